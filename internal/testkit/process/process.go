@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +25,7 @@ type Spec struct {
 	Path string   // program: a path, or a name looked up by Find
 	Args []string // arguments, without the program's name
 	Dir  string   // working directory; empty: the test's own
-	Env  []string // KEY=value, added to the test's own environment
+	Env  []string // KEY=value, added to the test's own environment less TOLLGATE_*
 
 	Stdin io.Reader // nil: nothing to read
 }
@@ -78,7 +79,7 @@ func start(s Spec) (*Process, error) {
 	p := &Process{name: filepath.Base(s.Path), done: make(chan struct{})}
 	p.cmd = exec.Command(s.Path, s.Args...)
 	p.cmd.Dir = s.Dir
-	p.cmd.Env = append(os.Environ(), s.Env...)
+	p.cmd.Env = append(environment(), s.Env...)
 	p.cmd.Stdin = s.Stdin
 	p.cmd.Stdout = &p.stdout
 	p.cmd.Stderr = &p.stderr
@@ -93,6 +94,12 @@ func start(s Spec) (*Process, error) {
 		_ = p.cmd.Wait() // how it ended is read from ProcessState
 	}()
 	return p, nil
+}
+
+// environment returns the test's own environment without the settings a
+// developer may have made for a Tollgate of their own.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TOLLGATE_") })
 }
 
 // PID returns the program's process id.

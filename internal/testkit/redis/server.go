@@ -59,12 +59,13 @@ type Server struct {
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	s := &Server{t: t, path: process.Find(t, "redis-server", "redis-server"), opts: o, dir: t.TempDir()}
+	var distances []int
+	if o.cluster {
+		distances = []int{busDistance}
+	}
 	var err error
 	for range startTries {
-		s.port = process.FreePort(t)
-		if o.cluster {
-			s.port = process.FreePort(t, busDistance)
-		}
+		s.port = process.FreePort(t, distances...)
 		s.args = arguments(o, s.dir, s.port)
 		if err = s.run(); err == nil {
 			return s

@@ -1,0 +1,2 @@
+// Package checkout tells tests where the checkout is that they belong to.
+package checkout
