@@ -98,13 +98,6 @@ func (s *Server) inCluster(ctx context.Context) error {
 			return fmt.Errorf("no %s in:\n%s", want, info)
 		}
 	}
-	served, err := client.ClusterSlots(ctx).Result()
-	if err != nil {
-		return err
-	}
-	if len(served) != masters {
-		return fmt.Errorf("knows %d of %d masters", len(served), masters)
-	}
 	return nil
 }
 
