@@ -42,7 +42,8 @@ func Run(t testing.TB, script string, input, output any) {
 	}
 	p, exit := process.Run(t, scriptLimit, process.Spec{
 		Path: executable(t, dir), Args: []string{filepath.Join(dir, script)}, Dir: dir,
-		Env: []string{"INPUT=" + string(encoded)},
+		// The vendor's SDK keeps a file in the home folder.
+		Env: []string{"INPUT=" + string(encoded), "HOME=" + t.TempDir()},
 	})
 	if exit != 0 {
 		t.Fatalf("%s ended with code %d:\n%s", script, exit, p.Output())
