@@ -1,0 +1,252 @@
+package gateway
+
+import (
+	"bytes"
+	"io"
+
+	"github.com/valyala/fasthttp"
+)
+
+// relay relays the upstream's answer: whole, when it is here already or has to
+// be read before its header can be written, as a stream otherwise.
+func (c *call) relay() refusal {
+	up, resp := &c.ex.Response, &c.ctx.Response
+	c.firstByte = c.g.now()
+	c.copyHeader()
+	if c.ex.Ended() {
+		if err := c.settle(); err != nil {
+			return c.unrecorded()
+		}
+		if c.ctx.IsHead() && up.Header.ContentLength() >= 0 {
+			resp.Header.SetContentLength(up.Header.ContentLength())
+		}
+		return c.relayed()
+	}
+	success := up.StatusCode() >= 200 && up.StatusCode() < 300
+	trailers := len(up.Header.PeekTrailerKeys()) > 0
+	c.stream.events = isEventStream(up.Header.ContentType())
+	switch {
+	case c.llm && success && c.stream.events:
+		return c.relayEvents()
+	case c.llm && success && !trailers:
+		return c.relayWhole(c.g.cfg.MaxAnswerBuffer)
+	case trailers || c.stream.events:
+		return c.relayStream(nil)
+	default:
+		return c.relayFirst()
+	}
+}
+
+// copyHeader makes the client's answer header out of the upstream's.
+func (c *call) copyHeader() {
+	h := &c.ctx.Response.Header
+	c.ex.Response.Header.CopyTo(h)
+	h.SetProtocol([]byte("HTTP/1.1"))
+	h.ResetConnectionClose()
+	h.SetNoDefaultContentType(true)
+	removeHopByHop(h)
+	h.Del("X-Tollgate-Charged")
+	h.SetBytesV("X-Request-Id", c.idText[:])
+}
+
+func isEventStream(contentType []byte) bool {
+	const t = "text/event-stream"
+	return len(contentType) >= len(t) && equalFold(contentType[:len(t)], t)
+}
+
+// relayed finishes a call whose answer is complete in ctx.
+func (c *call) relayed() refusal {
+	_ = c.ctx.Response.Header.SetTrailer("")
+	c.setCharged(&c.ctx.Response.Header)
+	c.discardBody()
+	c.note(c.ctx.Response.StatusCode())
+	return refusal{}
+}
+
+// unrecorded is the answer of a call that succeeded upstream but could not be
+// recorded: it is not charged, and so not given away either.
+func (c *call) unrecorded() refusal {
+	c.ctx.Response.Reset()
+	c.ctx.Response.Header.SetNoDefaultContentType(true)
+	return refusal{reason: ReasonJournal}
+}
+
+// relayFirst reads once: an answer that came with its header is sent whole, any
+// other as a stream, so that nothing waits for the rest.
+func (c *call) relayFirst() refusal {
+	buf := buffers.Get().(*[]byte)
+	n, err := c.ex.Read(*buf)
+	if err == nil && c.ex.Response.Header.ContentLength() == n {
+		// The end is known by length; this read returns it without waiting.
+		var rest [1]byte
+		if _, err = c.ex.Read(rest[:]); err == nil {
+			err = io.ErrUnexpectedEOF // cannot be
+		}
+	}
+	switch {
+	case err == io.EOF:
+		c.bytesOut = int64(n)
+		if err := c.settle(); err != nil {
+			buffers.Put(buf)
+			return c.unrecorded()
+		}
+		c.ctx.Response.SetBody((*buf)[:n])
+		buffers.Put(buf)
+		return c.relayed()
+	case err != nil && n == 0:
+		buffers.Put(buf)
+		return c.brokeOff()
+	}
+	c.stream.buf = buf
+	c.stream.err = err
+	return c.relayStream((*buf)[:n])
+}
+
+// relayWhole reads an LLM product's plain answer to its end, for the usage in
+// it and the charge in the header. One longer than limit goes on as a stream.
+func (c *call) relayWhole(limit int) refusal {
+	resp := &c.ctx.Response
+	body := resp.BodyWriter()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for total := 0; ; {
+		n, err := c.ex.Read(*buf)
+		total += n
+		_, _ = body.Write((*buf)[:n])
+		switch {
+		case err == io.EOF:
+			c.bytesOut = int64(total)
+			c.readUsage(resp.Body())
+			if err := c.settle(); err != nil {
+				return c.unrecorded()
+			}
+			return c.relayed()
+		case err != nil:
+			return c.brokeOff()
+		case total > limit:
+			c.stream.scan = newScanner(resp.Body())
+			return c.relayStream(bytes.Clone(resp.Body()))
+		}
+	}
+}
+
+// brokeOff is the answer to a call whose upstream broke its answer off before
+// any of it was relayed. The upstream's status was its final word: METER-10
+// counts it where it was 2xx, but here the client gets an error instead, and a
+// gateway error is never metered (GWERR-3).
+func (c *call) brokeOff() refusal {
+	c.ctx.Response.Reset()
+	c.ctx.Response.Header.SetNoDefaultContentType(true)
+	c.incomplete = true
+	return refusal{reason: ReasonUpstream}
+}
+
+// readUsage takes the usage out of a whole JSON answer.
+func (c *call) readUsage(body []byte) {
+	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 {
+		r, err := newDecoder(string(coding), &byteReader{b: body})
+		if err != nil {
+			return
+		}
+		if body, err = readAll(nil, r, int64(c.g.cfg.MaxAnswerBuffer)*8); err != nil {
+			return
+		}
+	}
+	if rep, ok := findUsage(body); ok {
+		c.usage = rep
+	} else if c.product.BillEstimates {
+		c.textRunes += countText(body)
+	}
+}
+
+// relayStream hands the rest of the answer to the server as a stream behind
+// head. From here on the relay owns the exchange and the hold.
+func (c *call) relayStream(head []byte) refusal {
+	c.escaped = true
+	r := &c.stream
+	r.c, r.src, r.head = c, &c.ex, head
+	if r.buf == nil {
+		r.buf = buffers.Get().(*[]byte)
+	}
+	if r.scan != nil {
+		c.unpackForScan()
+	}
+	if len(c.sub.Units) == 1 && !metersTokens(c.sub.Units) && !r.events {
+		if counted, _ := judge(c.sub.Mode, c.ex.Response.StatusCode(), c.g.now(), c.g.cfg.PerCallSwitch); counted {
+			// The unit is held; it is charged before the last byte leaves.
+			c.ctx.Response.Header.Set("X-Tollgate-Charged", "call=1")
+		}
+	}
+	c.send(c.ex.Response.Header.ContentLength())
+	return refusal{}
+}
+
+// unpackForScan gives up looking into a compressed answer that is too long to
+// be read whole.
+func (c *call) unpackForScan() {
+	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
+		c.stream.scan = nil
+	}
+}
+
+// relayEvents relays a stream of events, looking into each.
+func (c *call) relayEvents() refusal {
+	c.escaped = true
+	r := &c.stream
+	r.c, r.src, r.parse = c, &c.ex, true
+	r.buf = buffers.Get().(*[]byte)
+	r.strip = c.pay.stream && c.family.takesStreamOptions() && !c.pay.wantsUsage
+	h := &c.ctx.Response.Header
+	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
+		d, err := newDecoder(string(coding), &c.ex)
+		if err != nil {
+			// It cannot be read, so it can only be passed on.
+			r.parse = false
+		} else {
+			r.src = d
+			h.Del(fasthttp.HeaderContentEncoding)
+		}
+	}
+	c.send(-1)
+	return refusal{}
+}
+
+// send starts the stream; size is its length, below 0 when that is not known.
+func (c *call) send(size int) {
+	resp := &c.ctx.Response
+	c.discardBody()
+	if size < 0 && !c.ctx.Request.Header.IsHTTP11() {
+		c.sendUnframed()
+		return
+	}
+	if size >= 0 {
+		_ = resp.Header.SetTrailer("")
+	} else {
+		size = -1
+	}
+	resp.ImmediateHeaderFlush = true
+	resp.SetBodyStream(&c.stream, size)
+}
+
+// interim forwards an interim answer of the upstream (RFC 9110 section 15.2).
+// It goes to the connection directly, ahead of the answer. A client of HTTP/1.0
+// does not know interim answers, and one that pipelines may have an earlier
+// answer still in the buffer: neither gets them.
+func (c *call) interim(h *fasthttp.ResponseHeader) {
+	if !c.ctx.Request.Header.IsHTTP11() || c.ctx.ConnRequestNum() > 1 && !c.flushed {
+		return
+	}
+	out := []byte("HTTP/1.1 ")
+	out = fasthttp.AppendUint(out, h.StatusCode())
+	out = append(append(append(out, ' '), fasthttp.StatusMessage(h.StatusCode())...), "\r\n"...)
+	removeHopByHop(h)
+	for k, v := range h.All() {
+		switch string(k) {
+		case fasthttp.HeaderContentLength, fasthttp.HeaderContentType, fasthttp.HeaderDate, fasthttp.HeaderServer, fasthttp.HeaderTrailer:
+			continue
+		}
+		out = append(append(append(append(out, k...), ": "...), v...), "\r\n"...)
+	}
+	out = append(out, "\r\n"...)
+	_, _ = c.ctx.Conn().Write(out)
+}

@@ -1,0 +1,256 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"tollgate/gateway/upstream"
+	"tollgate/internal/directory"
+)
+
+// Gateway serves calls. Make it with New, give it a directory with Swap, and
+// connections with Serve.
+type Gateway struct {
+	cfg      Config
+	admitter Admitter
+	recorder Recorder
+	log      *slog.Logger
+	metrics  *metrics
+	server   *fasthttp.Server
+
+	table    atomic.Pointer[directoryTable]
+	swap     sync.Mutex // serialises Swap
+	hash     atomic.Pointer[hashState]
+	draining atomic.Bool
+	drains   atomic.Int64
+	drainers sync.WaitGroup
+	calls    sync.Pool
+}
+
+// hashState is a hasher with the pepper it was made for.
+type hashState struct {
+	pepper string
+	*hasher
+}
+
+// Deps are what the gateway needs of the rest of the program. All are required.
+type Deps struct {
+	Admitter Admitter
+	Recorder Recorder
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+}
+
+// New returns a gateway without a directory: it answers 503 until the first
+// Swap.
+func New(cfg Config, deps Deps) *Gateway {
+	g := &Gateway{
+		cfg:      cfg.withDefaults(),
+		admitter: deps.Admitter,
+		recorder: deps.Recorder,
+		log:      deps.Log,
+		metrics:  newMetrics(deps.Metrics),
+	}
+	g.calls.New = func() any { return &call{} }
+	g.server = &fasthttp.Server{
+		Handler:                       g.handle,
+		ErrorHandler:                  g.handleReadError,
+		ReadBufferSize:                g.cfg.MaxHeader,
+		ReadTimeout:                   g.cfg.ReadTimeout,
+		IdleTimeout:                   g.cfg.IdleTimeout,
+		StreamRequestBody:             true,
+		MaxRequestBodySize:            1 << 40, // the handler enforces the limits of each route
+		DisablePreParseMultipartForm:  true,
+		NoDefaultServerHeader:         true,
+		NoDefaultContentType:          true,
+		CloseOnShutdown:               true,
+		SecureErrorLogMessage:         true,
+		LogAllErrors:                  false,
+		Logger:                        serverLog{deps.Log},
+		DisableHeaderNamesNormalizing: false,
+	}
+	return g
+}
+
+// serverLog writes fasthttp's own messages, which carry no request data with
+// SecureErrorLogMessage set, at debug level.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Printf(format string, args ...any) {
+	l.log.Debug("http server", "message", fmt.Sprintf(format, args...))
+}
+
+// Serve takes connections from ln until it is closed or Shutdown is called. It
+// may be called for several listeners, plain and TLS.
+func (g *Gateway) Serve(ln net.Listener) error {
+	return g.server.Serve(newListener(ln, g.cfg.WriteTimeout))
+}
+
+// Swap puts the snapshot into force for every call that begins after it. Calls
+// under way keep what they began with. Rows that cannot be used are left out
+// and returned as one error; the rest is in force.
+func (g *Gateway) Swap(s *directory.Snapshot) error {
+	g.swap.Lock()
+	defer g.swap.Unlock()
+	t, dropped, err := g.compile(s, g.table.Load())
+	if h := g.hash.Load(); h == nil || h.pepper != string(t.pepper) {
+		g.hash.Store(&hashState{string(t.pepper), newHasher(t.pepper)})
+	}
+	g.table.Store(t)
+	for _, u := range dropped {
+		u.Close()
+	}
+	g.metrics.directory.Set(float64(t.version))
+	faults := 0
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		faults = len(joined.Unwrap())
+	}
+	g.metrics.faults.Set(float64(faults))
+	return err
+}
+
+// Version returns the version of the directory in force, 0 before the first.
+func (g *Gateway) Version() int64 {
+	if t := g.table.Load(); t != nil {
+		return t.version
+	}
+	return 0
+}
+
+// Ready reports whether the gateway has a directory and is not shutting down.
+func (g *Gateway) Ready() error {
+	switch {
+	case g.table.Load() == nil:
+		return errors.New("no directory yet")
+	case g.draining.Load():
+		return errors.New("shutting down")
+	}
+	return nil
+}
+
+// hashes returns the hasher of the table's pepper.
+func (g *Gateway) hashes(t *directoryTable) *hasher {
+	h := g.hash.Load()
+	if h.pepper != string(t.pepper) {
+		return newHasher(t.pepper) // a call that began before the pepper changed
+	}
+	return h.hasher
+}
+
+func (g *Gateway) upstreamConfig() upstream.Config {
+	return upstream.Config{
+		ConnectTimeout:   g.cfg.ConnectTimeout,
+		FirstByteTimeout: g.cfg.FirstByteTimeout,
+		IdleTimeout:      g.cfg.StreamIdleTimeout,
+	}
+}
+
+// Shutdown refuses new calls, waits for the running ones and for upstream
+// answers that are read on after their client left, and closes what is left
+// when ctx ends.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.draining.Store(true)
+	err := g.server.ShutdownWithContext(ctx)
+	done := make(chan struct{})
+	go func() {
+		g.drainers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	}
+	if t := g.table.Load(); t != nil {
+		for _, p := range t.products {
+			for _, u := range p.upstream {
+				u.Close()
+			}
+		}
+	}
+	return err
+}
+
+// handle is the server's handler. fasthttp does not recover panics, so it is
+// done here: the hold is resolved, the client gets a 500, the process lives.
+func (g *Gateway) handle(ctx *fasthttp.RequestCtx) {
+	c := g.calls.Get().(*call)
+	c.begin(g, ctx)
+	g.metrics.inFlight.Inc()
+	defer func() {
+		g.metrics.inFlight.Dec()
+		if r := recover(); r != nil {
+			g.panicked(c, r)
+			return
+		}
+		if !c.escaped {
+			c.reset()
+			g.calls.Put(c)
+		}
+	}()
+	if ref := c.serve(); ref.reason != ReasonNone {
+		c.refuse(ref)
+	}
+}
+
+// panicked ends a call whose handler panicked. The call is not used again.
+func (g *Gateway) panicked(c *call, r any) {
+	g.metrics.panics.Inc()
+	g.log.Error("panic in a request handler", "request_id", c.idString(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	c.abandon()
+	if c.ctx == nil {
+		return // the connection was taken over; it closes
+	}
+	c.refuse(refusal{reason: ReasonInternal})
+}
+
+// handleReadError answers requests that fasthttp could not read.
+func (g *Gateway) handleReadError(ctx *fasthttp.RequestCtx, err error) {
+	reason := ReasonMalformed
+	var small *fasthttp.ErrSmallBuffer
+	var op *net.OpError
+	switch {
+	case errors.As(err, &small):
+		reason = ReasonHeadersTooLarge
+	case errors.As(err, &op) && op.Timeout():
+		reason = ReasonRequestTimeout
+	}
+	c := &call{}
+	c.begin(g, ctx)
+	path, _ := splitTarget(ctx)
+	_, c.llm = splitLLM(path)
+	c.refuse(refusal{reason: reason})
+}
+
+// reading on after the client left
+
+// startDrain reserves a place for one drain; it reports false when there are
+// as many as allowed.
+func (g *Gateway) startDrain() bool {
+	if g.drains.Add(1) > g.cfg.MaxDrains {
+		g.drains.Add(-1)
+		return false
+	}
+	g.drainers.Add(1)
+	g.metrics.drains.Inc()
+	return true
+}
+
+func (g *Gateway) endDrain() {
+	g.drains.Add(-1)
+	g.metrics.drains.Dec()
+	g.drainers.Done()
+}
+
+// now is the clock's time.
+func (g *Gateway) now() time.Time { return g.cfg.Now() }

@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/tidwall/gjson"
+
+	"tollgate/internal/usage"
+)
+
+// report is what the upstream said of its usage.
+type report struct {
+	found     bool
+	input     int64
+	output    int64
+	total     int64
+	cached    int64
+	reasoning int64
+}
+
+var keyUsage = []byte(`"usage"`)
+
+// findUsage looks for a usage object in one JSON text: at the top level (chat,
+// completions, embeddings, …), in "response" (events of the responses API) or
+// in "message" (Anthropic's message_start). Only those places count: an echo of
+// the word deeper in the answer is content. The look-up walks the text by
+// depth; the search for the bare word only spares texts that cannot hold it.
+func findUsage(text []byte) (report, bool) {
+	if !bytes.Contains(text, keyUsage) {
+		return report{}, false
+	}
+	root := gjson.ParseBytes(text)
+	u := root.Get("usage")
+	if !u.IsObject() {
+		if u = root.Get("response.usage"); !u.IsObject() {
+			if u = root.Get("message.usage"); !u.IsObject() {
+				return report{}, false
+			}
+		}
+	}
+	return parseUsage(u)
+}
+
+// parseUsage reads a usage object by either naming (gateway-wire section 5.2).
+// Cached and reasoning tokens are subsets and are never added. An explicit zero
+// is zero; an object without any known amount is no report.
+func parseUsage(u gjson.Result) (report, bool) {
+	r := report{input: -1, output: -1, total: -1}
+	u.ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "prompt_tokens", "input_tokens":
+			tokens(&r.input, value)
+		case "completion_tokens", "output_tokens":
+			tokens(&r.output, value)
+		case "total_tokens":
+			tokens(&r.total, value)
+		case "prompt_tokens_details", "input_tokens_details":
+			tokens(&r.cached, value.Get("cached_tokens"))
+		case "completion_tokens_details", "output_tokens_details":
+			tokens(&r.reasoning, value.Get("reasoning_tokens"))
+		}
+		return true
+	})
+	if r.input < 0 && r.output < 0 && r.total < 0 {
+		return report{}, false
+	}
+	r.input, r.output = max(r.input, 0), max(r.output, 0)
+	if r.total < 0 {
+		r.total = r.input + r.output
+	}
+	r.found = true
+	return r, true
+}
+
+// tokens sets *p to the whole number v; null, a fraction, a negative or an
+// absurd amount leaves it as it was.
+func tokens(p *int64, v gjson.Result) {
+	if v.Type == gjson.Number && v.Num >= 0 && v.Num <= 1<<40 && v.Num == math.Trunc(v.Num) {
+		*p = int64(v.Num)
+	}
+}
+
+// fill writes the report into rec.
+func (r *report) fill(rec *usage.Record) {
+	rec.Units[usage.InputToken] = r.input
+	rec.Units[usage.OutputToken] = r.output
+	rec.Units[usage.Token] = r.total
+	rec.Cached = r.cached
+	rec.Reasoning = r.reasoning
+}

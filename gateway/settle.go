@@ -1,0 +1,181 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"tollgate/internal/usage"
+)
+
+// fillRecord sets what is known of the call whatever came of it.
+func (c *call) fillRecord(status int, finished time.Time) {
+	r := &c.rec
+	r.ID, r.Time, r.Finished = c.id, c.start.UTC().Truncate(time.Millisecond), finished.UTC().Truncate(time.Millisecond)
+	r.Node, r.Region, r.Status, r.Auth = c.g.cfg.Node, c.g.cfg.Region, status, c.who.auth
+	r.Credential = c.who.cred
+	if c.who.account != nil {
+		r.Account = c.who.account.id
+	}
+	if c.who.app != nil {
+		r.Application = c.who.app.id
+	}
+	if c.sub != nil {
+		r.Subscription = c.sub.ID
+	}
+	if c.product != nil {
+		r.Product = c.product.ID
+		r.API = c.product.Path
+		if c.llm {
+			r.API = familyNames[c.family]
+		}
+	}
+	r.Model = c.pay.model
+	if c.pay.stream || c.stream.events {
+		r.Flags |= usage.Streamed
+	}
+	if c.incomplete {
+		r.Flags |= usage.Incomplete
+	}
+	if c.clientGone {
+		r.Flags |= usage.ClientGone
+	}
+	r.Total = finished.Sub(c.start)
+	if !c.sent.IsZero() {
+		r.Upstream = finished.Sub(c.sent)
+	}
+	if !c.firstByte.IsZero() {
+		r.FirstByte = c.firstByte.Sub(c.start)
+	}
+	r.BytesIn, r.BytesOut = int64(len(c.body))+c.upload.n, c.bytesOut
+}
+
+// settle judges the call by the upstream's status and resolves its hold, once.
+// When it returns nil the call is recorded, or does not count. On an error
+// nothing was charged and the answer must not be completed.
+func (c *call) settle() error {
+	if c.resolved {
+		return nil
+	}
+	c.resolved = true
+	now := c.g.now()
+	status := c.ex.Response.StatusCode()
+	counted, rule := judge(c.sub.Mode, status, now, c.g.cfg.PerCallSwitch)
+	c.fillRecord(status, now)
+	c.rec.Rule = rule
+	if !counted {
+		c.hold.Release()
+		if c.g.cfg.RecordFailed {
+			c.rec.Reason = "status"
+			c.g.recorder.Note(&c.rec)
+		}
+		return nil
+	}
+	c.rec.Flags |= usage.Counted
+	c.rec.Units[usage.Call] = 1
+	c.rec.Basis = usage.BasisUpstream
+	switch {
+	case c.usage.found:
+		c.usage.fill(&c.rec)
+	case !c.llm || !metersTokens(c.sub.Units):
+	case c.product.BillEstimates:
+		c.estimateTokens()
+		c.rec.Basis = usage.BasisEstimated
+	default:
+		// LLM-37: the call is counted, its tokens are not known.
+		c.rec.Basis = usage.BasisFloor
+	}
+	if err := c.hold.Settle(&c.rec); err != nil {
+		c.g.metrics.failures.Inc()
+		c.g.log.Error("record a call", "request_id", c.idString(), "subscription", c.sub.ID, "error", err)
+		return err
+	}
+	for i := range c.rec.Charges {
+		ch := &c.rec.Charges[i]
+		c.g.metrics.units[ch.Unit][c.rec.Basis].Add(float64(ch.Amount))
+	}
+	return nil
+}
+
+func metersTokens(units []usage.Unit) bool {
+	for _, u := range units {
+		if u != usage.Call {
+			return true
+		}
+	}
+	return false
+}
+
+// estimateTokens fills in a guess for an upstream that reported no usage, four
+// characters to a token, for products whose seller bills estimates.
+func (c *call) estimateTokens() {
+	in, out := int64(len(c.body)+3)/4, (c.textRunes+3)/4
+	c.rec.Units[usage.InputToken], c.rec.Units[usage.OutputToken], c.rec.Units[usage.Token] = in, out, in+out
+}
+
+// setCharged writes X-Tollgate-Charged: "call=1", or "token=46;basis=upstream".
+// Call it after settle.
+func (c *call) setCharged(h *fasthttp.ResponseHeader) {
+	if !c.rec.Has(usage.Counted) {
+		return
+	}
+	var v [64]byte
+	out := v[:0]
+	for _, u := range c.sub.Units {
+		if n := c.rec.Charged(u) + c.rec.Overrun[u]; n > 0 || u != usage.Call {
+			if len(out) > 0 {
+				out = append(out, ',')
+			}
+			out = append(append(out, u.String()...), '=')
+			out = fasthttp.AppendUint(out, int(n))
+		}
+	}
+	if metersTokens(c.sub.Units) {
+		out = append(append(out, ";basis="...), c.rec.Basis.String()...)
+	}
+	h.SetBytesV("X-Tollgate-Charged", out)
+}
+
+// note writes the metrics of an answered request, once.
+func (c *call) note(status int) {
+	if c.noted {
+		return
+	}
+	c.noted = true
+	m := c.g.metrics.none
+	if c.product != nil {
+		m = c.product.metrics
+	}
+	f := c.family
+	if !c.llm {
+		f = 0
+	}
+	m.countRequest(f, c.who.auth, status)
+	a := m.api(f)
+	now := c.g.now()
+	total := now.Sub(c.start)
+	a.duration.Observe(seconds(total))
+	if c.sent.IsZero() {
+		a.overhead.Observe(seconds(total))
+		return
+	}
+	up := now.Sub(c.sent)
+	if !c.rec.Finished.IsZero() && c.rec.Upstream > 0 && c.rec.Upstream < up {
+		up = c.rec.Upstream
+	}
+	a.upstream.Observe(seconds(up))
+	a.overhead.Observe(seconds(total - up))
+	if !c.firstByte.IsZero() {
+		a.firstByte.Observe(seconds(c.firstByte.Sub(c.start)))
+	}
+	if c.llm {
+		a.aiTotal.Observe(seconds(total))
+		if c.stream.events && !c.firstByte.IsZero() {
+			a.aiFirst.Observe(seconds(c.firstByte.Sub(c.start)))
+		}
+		if c.usage.found {
+			a.aiInput.Observe(float64(c.usage.input))
+			a.aiOutput.Observe(float64(c.usage.output))
+		}
+	}
+}

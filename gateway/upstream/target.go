@@ -1,0 +1,234 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config holds the limits of a target. Zero fields take the defaults.
+type Config struct {
+	// ConnectTimeout bounds dialling and the TLS handshake. Default 5s (NFR-5).
+	ConnectTimeout time.Duration
+	// FirstByteTimeout bounds the wait from the end of the request to the
+	// answer's header. Default 300s (NFR-5, EXT-3).
+	FirstByteTimeout time.Duration
+	// IdleTimeout bounds the gap between two reads of the answer's body.
+	// Default 60s (NFR-5).
+	IdleTimeout time.Duration
+	// WriteTimeout bounds sending the request. Default 60s.
+	WriteTimeout time.Duration
+	// KeepAlive is how long an idle connection is kept. Default 30s. Keep it
+	// below the upstream's own limit: a connection it closed first costs a
+	// redial.
+	KeepAlive time.Duration
+	// MaxIdle is how many idle connections are kept. Default 512; each costs
+	// two buffers of BufferSize.
+	MaxIdle int
+	// BufferSize of the reader and the writer of a connection, and so the
+	// longest header accepted from the upstream. Default 16 KiB.
+	BufferSize int
+	// TLS is the client configuration for https targets; nil uses the system's
+	// roots.
+	TLS *tls.Config
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&c.ConnectTimeout, 5*time.Second)
+	set(&c.FirstByteTimeout, 300*time.Second)
+	set(&c.IdleTimeout, 60*time.Second)
+	set(&c.WriteTimeout, 60*time.Second)
+	set(&c.KeepAlive, 30*time.Second)
+	if c.MaxIdle <= 0 {
+		c.MaxIdle = 512
+	}
+	if c.BufferSize <= 0 {
+		c.BufferSize = 16 << 10
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// Target is one upstream of a product. It is safe for concurrent use.
+type Target struct {
+	cfg  Config
+	addr string // host:port to dial
+	host string // Host header
+	base string // path prefix of every request, without a trailing slash
+	tls  *tls.Config
+
+	inFlight atomic.Int64
+
+	mu     sync.Mutex
+	idle   []*conn // newest last
+	closed bool
+}
+
+// NewTarget returns the target at rawURL, http or https, with an optional base
+// path. The URL must not carry credentials, a query or a fragment.
+func NewTarget(rawURL string, cfg Config) (*Target, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("upstream url %q: %w", rawURL, err)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("upstream url %q: scheme must be http or https", u.Redacted())
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("upstream url %q: host is missing", u.Redacted())
+	case u.User != nil:
+		return nil, fmt.Errorf("upstream url %q: put credentials into a header of the upstream, not into its url", u.Redacted())
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("upstream url %q: query and fragment are not allowed", u.Redacted())
+	}
+	t := &Target{cfg: cfg.withDefaults(), host: u.Host, base: strings.TrimRight(u.EscapedPath(), "/")}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	t.addr = net.JoinHostPort(u.Hostname(), port)
+	if u.Scheme == "https" {
+		t.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+		if cfg.TLS != nil {
+			t.tls = cfg.TLS.Clone()
+		}
+		if t.tls.ServerName == "" {
+			t.tls.ServerName = u.Hostname()
+		}
+		// Only HTTP/1.1 is spoken here; offering h2 would make the peer speak it.
+		t.tls.NextProtos = []string{"http/1.1"}
+	}
+	return t, nil
+}
+
+// Host is the value of the Host header for this target.
+func (t *Target) Host() string { return t.host }
+
+// Base is the path prefix of this target, without a trailing slash.
+func (t *Target) Base() string { return t.base }
+
+// InFlight is the number of exchanges under way.
+func (t *Target) InFlight() int64 { return t.inFlight.Load() }
+
+// Close closes the idle connections; those in use close when they end.
+func (t *Target) Close() {
+	t.mu.Lock()
+	idle := t.idle
+	t.idle, t.closed = nil, true
+	t.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close()
+	}
+}
+
+// acquire returns a live idle connection or dials one. fresh asks for a new
+// one.
+func (t *Target) acquire(now time.Time, fresh bool) (*conn, error) {
+	for !fresh {
+		t.mu.Lock()
+		n := len(t.idle)
+		if n == 0 {
+			t.mu.Unlock()
+			break
+		}
+		c := t.idle[n-1]
+		t.idle[n-1] = nil
+		t.idle = t.idle[:n-1]
+		var stale *conn
+		// The oldest is looked at on each turn, so the idle set empties by
+		// itself without a janitor as long as the target is used at all.
+		if n > 1 && now.Sub(t.idle[0].idleSince) > t.cfg.KeepAlive {
+			stale = t.idle[0]
+			t.idle = append(t.idle[:0], t.idle[1:]...)
+		}
+		t.mu.Unlock()
+		if stale != nil {
+			_ = stale.Close()
+		}
+		if now.Sub(c.idleSince) > t.cfg.KeepAlive || !c.alive(now) {
+			_ = c.Close()
+			continue
+		}
+		c.reused = true
+		return c, nil
+	}
+	return t.dial()
+}
+
+func (t *Target) dial() (*conn, error) {
+	d := net.Dialer{Timeout: t.cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
+	nc, err := d.Dial("tcp", t.addr)
+	if err != nil {
+		return nil, &Error{Op: OpConnect, Err: err}
+	}
+	raw := nc
+	if t.tls != nil {
+		tc := tls.Client(nc, t.tls)
+		_ = tc.SetDeadline(t.cfg.Now().Add(t.cfg.ConnectTimeout))
+		if err := tc.Handshake(); err != nil {
+			_ = nc.Close()
+			return nil, &Error{Op: OpConnect, Err: err}
+		}
+		_ = tc.SetDeadline(time.Time{})
+		nc = tc
+	}
+	return newConn(nc, raw, t.cfg.BufferSize), nil
+}
+
+func (t *Target) release(c *conn, now time.Time) {
+	c.idleSince = now
+	c.reused = false
+	t.mu.Lock()
+	if t.closed || len(t.idle) >= t.cfg.MaxIdle {
+		t.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	t.idle = append(t.idle, c)
+	t.mu.Unlock()
+}
+
+// Op is the step an exchange failed at.
+type Op string
+
+// The steps of an exchange.
+const (
+	OpConnect Op = "connect" // nothing was sent
+	OpSend    Op = "send"    // part of the request may have been sent
+	OpHeader  Op = "header"  // the request was sent, the answer's header did not come
+	OpBody    Op = "body"    // the answer broke off
+	OpClient  Op = "client"  // the client's request body broke off
+)
+
+// Error is a failed exchange.
+type Error struct {
+	Op  Op
+	Err error
+}
+
+// Error says which step failed and why.
+func (e *Error) Error() string { return "upstream " + string(e.Op) + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether a time limit was the cause.
+func (e *Error) Timeout() bool {
+	var ne net.Error
+	return errors.As(e.Err, &ne) && ne.Timeout()
+}
