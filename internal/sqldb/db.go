@@ -47,6 +47,8 @@ type DB struct {
 	where  string // address or path for error texts, never with a password
 	log    *slog.Logger
 
+	maxConns int
+
 	// writer is held by the one writing transaction of a SQLite file, so that
 	// writers of this process queue in order instead of polling for the lock.
 	// It is nil for PostgreSQL.

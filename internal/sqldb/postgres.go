@@ -52,7 +52,7 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 	case readOnly:
 		err = fmt.Errorf("PostgreSQL at %s is read-only: point TOLLGATE_SQL_STORE at the primary server", where)
 	default:
-		return &DB{sql: pool, engine: Postgres, where: where, log: o.Logger}, nil
+		return &DB{sql: pool, engine: Postgres, where: where, log: o.Logger, maxConns: o.MaxConns}, nil
 	}
 	pool.Close()
 	return nil, err

@@ -48,7 +48,7 @@ func openSQLite(ctx context.Context, o Options) (*DB, error) {
 	}
 	pool.SetMaxOpenConns(o.MaxConns)
 	pool.SetMaxIdleConns(o.MaxConns)
-	db := &DB{sql: pool, engine: SQLite, where: path, log: o.Logger, writer: make(chan struct{}, 1)}
+	db := &DB{sql: pool, engine: SQLite, where: path, log: o.Logger, maxConns: o.MaxConns, writer: make(chan struct{}, 1)}
 	// The first connection reads the file's header and switches it to WAL, so
 	// a file that is no database, or is damaged, is told here.
 	var schemaVersion int64

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Limits of running a transaction again.
@@ -78,6 +80,9 @@ func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, fn func(ctx co
 			}
 			return nil
 		}
+		if stale := (*staleError)(nil); errors.As(err, &stale) && attempt <= db.maxConns+1 {
+			continue // the next connection of the pool, or a new one
+		}
 		if !retryable(err) {
 			return err
 		}
@@ -102,7 +107,11 @@ func (db *DB) runOnce(ctx context.Context, level sql.IsolationLevel, fn func(ctx
 	}
 	raw, err := db.sql.BeginTx(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("begin a transaction: %w", err)
+		err = fmt.Errorf("begin a transaction: %w", err)
+		if db.engine == Postgres && ctx.Err() == nil && !errors.As(err, new(*pgconn.ConnectError)) {
+			return nil, &staleError{err}
+		}
+		return nil, err
 	}
 	// Also reached by a panic in fn: the connection must not keep its locks.
 	defer raw.Rollback()
@@ -115,6 +124,13 @@ func (db *DB) runOnce(ctx context.Context, level sql.IsolationLevel, fn func(ctx
 	}
 	return tx, nil
 }
+
+// staleError is a BEGIN that failed on a pooled connection, most likely because
+// the server was restarted. Nothing was done yet, so another one may be tried.
+type staleError struct{ err error }
+
+func (e *staleError) Error() string { return e.err.Error() }
+func (e *staleError) Unwrap() error { return e.err }
 
 // backoff waits a random time that grows with the number of attempts, so that
 // transactions that collided do not meet again.

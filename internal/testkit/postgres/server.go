@@ -58,17 +58,15 @@ func start() (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir, bin: bin}
-	if err := s.init(); err == nil {
-		err = s.run()
-		if err == nil {
-			return s, nil
-		}
-		s.stop()
-		return nil, err
-	} else {
+	if err := s.init(); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
+	if err := s.run(); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Server) init() error {
