@@ -1,0 +1,238 @@
+package quota
+
+import (
+	"context"
+	"time"
+
+	"tollgate/internal/usage"
+)
+
+// Admit decides whether a call may run and holds est of each unit in units for
+// it. at is the instant the call came in: the lots open then pay for it, even
+// if it settles after a boundary (PKG-26).
+//
+// While the local leases cover est, Admit touches no network, takes no lock
+// and does not allocate. Otherwise it waits for the store, no longer than
+// Config.TailWait, or ColdWait for a subscription this node does not know yet,
+// and returns ErrExhausted, ErrNoPackage or ErrUnavailable when that did not
+// help, or ctx's error.
+//
+// Of the unit Call one lot pays the whole amount (PKG-21). Of other units less
+// than est is held when the lots have less; Held tells. An est of 0 holds one
+// unit, so that a call is not admitted on a dry package.
+//
+// The units belong to the caller again when Settle or Release is called.
+func (e *Engine) Admit(ctx context.Context, subscription string, units []usage.Unit, est usage.Units, at time.Time) (*Hold, error) {
+	if e.closed.Load() {
+		return nil, ErrClosed
+	}
+	a := e.lookup(subscription)
+	if a == nil {
+		a = e.account(subscription)
+	}
+	h := e.holds.Get().(*Hold)
+	h.reset(e, a, units, at)
+	if v := a.view.Load(); v != nil && e.mono() < v.until {
+		if h.takeAll(v, &est) {
+			e.stats.admitted.add(h.stripe)
+			return h, nil
+		}
+	}
+	if err := e.admitSlow(ctx, a, h, &est); err != nil {
+		h.forget()
+		return nil, err
+	}
+	e.stats.admitted.add(h.stripe)
+	return h, nil
+}
+
+// admitSlow asks the store and tries again, until the call is admitted, the
+// answer is certain, or the time is over.
+func (e *Engine) admitSlow(ctx context.Context, a *account, h *Hold, est *usage.Units) error {
+	e.stats.slow.Add(1)
+	wait := e.cfg.TailWait
+	if a.view.Load() == nil {
+		wait = e.cfg.ColdWait
+	}
+	err := e.await(ctx, a, wait, func() []need { return h.missing(est) }, func(final bool) bool {
+		v := a.view.Load()
+		if v == nil || e.mono() >= v.until {
+			return false
+		}
+		return h.takeAll(v, est) || final && h.takeSome(v, est)
+	})
+	if err != nil && (err == ErrUnavailable) && e.onCredit(a, h, est) {
+		return nil
+	}
+	switch err {
+	case ErrExhausted:
+		e.stats.exhausted.Add(1)
+	case ErrNoPackage:
+		e.stats.noPackage.Add(1)
+	case ErrUnavailable:
+		e.stats.unavailable.Add(1)
+	}
+	return err
+}
+
+// await exchanges reports until try succeeds. try is called with final set
+// when the store has nothing more, so that what there is may do. It returns
+// nil after try succeeded, and otherwise why it cannot.
+func (e *Engine) await(ctx context.Context, a *account, wait time.Duration, needs func() []need, try func(final bool) bool) error {
+	if until := a.refusedUntil.Load(); until > e.mono() {
+		if reason := a.refusal.Load(); reason != nil {
+			return *reason
+		}
+	}
+	if e.breaker.isOpen(e.mono()) {
+		return ErrUnavailable
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	pause := time.Millisecond
+	for {
+		a.mu.Lock()
+		if try(false) { // units came back while this call got here
+			a.mu.Unlock()
+			return nil
+		}
+		missing := needs()
+		r := e.startLocked(a, missing)
+		a.mu.Unlock()
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return ErrUnavailable
+		}
+		if try(false) {
+			return nil
+		}
+		if r.err != nil {
+			return ErrUnavailable
+		}
+		reason, certain := judge(r.reply, missing)
+		if reason == ErrExhausted && try(true) {
+			return nil
+		}
+		if certain {
+			return e.refuse(a, reason)
+		}
+		// Other nodes have units: they were asked to return idle ones, and may
+		// release held ones. Or others on this node took what was granted.
+		if reason == ErrExhausted {
+			rest := time.NewTimer(pause)
+			select {
+			case <-rest.C:
+			case <-ctx.Done():
+				rest.Stop()
+				return ctx.Err()
+			case <-timer.C:
+				rest.Stop()
+				return e.refuse(a, reason)
+			}
+			pause = min(2*pause, 8*time.Millisecond)
+		}
+	}
+}
+
+// once exchanges one report for a need of lots that are no longer open.
+func (e *Engine) once(ctx context.Context, a *account, n need) error {
+	if e.breaker.isOpen(e.mono()) {
+		return ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.TailWait)
+	defer cancel()
+	r := e.start(a, n)
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return ErrUnavailable
+	}
+	if r.err != nil || r.reply.Closed || r.reply.Learning {
+		return ErrUnavailable
+	}
+	return ErrExhausted
+}
+
+// judge tells why the needs are not met by what the store answered, and
+// whether asking again within a moment is of no use.
+func judge(reply *SyncReply, needs []need) (reason error, certain bool) {
+	if reply.Closed || reply.Learning {
+		return ErrUnavailable, true
+	}
+	var left, others usage.Units
+	for i := range reply.Buckets {
+		b := &reply.Buckets[i]
+		left[b.Unit] += b.Remaining
+		others[b.Unit] += b.Outstanding - b.Counter.Outstanding()
+	}
+	for _, n := range needs {
+		switch {
+		case !reply.Known[n.unit]:
+			return ErrNoPackage, true
+		case left[n.unit] == 0 && others[n.unit] == 0:
+			return ErrExhausted, true
+		case left[n.unit] == 0:
+			reason = ErrExhausted
+		}
+	}
+	if reason == nil {
+		reason = ErrUnavailable // there is something left; it was taken by others meanwhile
+	}
+	return reason, false
+}
+
+// refuse remembers a refusal for a short time, so that a storm of calls does
+// not ask the store for each. It does not outlast the next reset.
+func (e *Engine) refuse(a *account, reason error) error {
+	wait := e.cfg.EmptyFor
+	a.mu.Lock()
+	if a.last != nil && a.last.NextChange != 0 {
+		wait = min(wait, time.Duration(a.last.NextChange-e.now().UnixMilli())*time.Millisecond)
+	}
+	a.mu.Unlock()
+	a.refusal.Store(&reason)
+	a.refusedUntil.Store(e.mono() + int64(wait))
+	return reason
+}
+
+// onCredit draws what is missing on a credit line, while the store is away,
+// within this node's share of what was left and the time that is allowed.
+// Packages are never drawn on like this: they stop with their leases.
+func (e *Engine) onCredit(a *account, h *Hold, est *usage.Units) bool {
+	if e.cfg.OnDemandFor == 0 || !e.breaker.away() {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.contacted || a.last == nil || a.last.Closed || e.mono()-a.lastOK > int64(e.cfg.OnDemandFor) {
+		return false
+	}
+	var lines [usage.NumUnits]*lease
+	at := h.at
+	for _, l := range a.leases {
+		if l.overflow && l.open && l.covers(at) {
+			lines[l.unit] = l
+		}
+	}
+	total := int64(0)
+	for _, n := range h.missing(est) {
+		if lines[n.unit] == nil {
+			return false
+		}
+		total += n.n
+	}
+	if total > a.credit {
+		return false
+	}
+	a.credit -= total
+	e.stats.credit.Add(total)
+	for _, n := range h.missing(est) {
+		lines[n.unit].granted += n.n
+		h.parts = addPart(h.parts, lines[n.unit], n.n)
+	}
+	e.watch(a)
+	return true
+}
