@@ -1,0 +1,233 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"tollgate/billing"
+	"tollgate/internal/directory"
+	"tollgate/internal/lot"
+	"tollgate/internal/usage"
+)
+
+type wireSubscription struct {
+	ID      string                      `json:"id"`
+	Account string                      `json:"account_id"`
+	Product string                      `json:"product_id"`
+	Mode    directory.Mode              `json:"mode" enum:"per_call,on_demand,on_demand_package,used_up_stop"`
+	State   directory.SubscriptionState `json:"state" enum:"active,frozen,closed"`
+	Reason  string                      `json:"reason,omitempty" doc:"Why it is frozen or closed."`
+	Units   []string                    `json:"units" doc:"The billing items it is charged in."`
+	Region  string                      `json:"region"`
+	BaseURL string                      `json:"base_url,omitempty" doc:"Where to call it."`
+	Created time.Time                   `json:"created"`
+	Updated time.Time                   `json:"updated"`
+}
+
+func (s *Server) showSubscription(sub *billing.Subscription) wireSubscription {
+	w := wireSubscription{
+		ID: sub.ID, Account: sub.Account, Product: sub.Product, Mode: sub.Mode, State: sub.State, Reason: sub.Reason, Units: []string{},
+		Region: s.cfg.Region, Created: sub.Created, Updated: sub.Updated,
+	}
+	for _, u := range sub.Units {
+		w.Units = append(w.Units, u.String())
+	}
+	return w
+}
+
+// subscriptionsOf returns every subscription of an account.
+func (s *Server) subscriptionsOf(ctx context.Context, account string) ([]directory.Subscription, error) {
+	var out []directory.Subscription
+	page := billing.Page{Limit: 500}
+	for {
+		items, next, err := s.deps.Billing.Subscriptions(ctx, billing.SubscriptionFilter{Account: account, Page: page})
+		if err != nil {
+			return nil, fmt.Errorf("admin: list the subscriptions of %s: %w", account, err)
+		}
+		for _, sub := range items {
+			out = append(out, directory.Subscription{ID: sub.ID, Account: sub.Account, Product: sub.Product, Mode: sub.Mode, State: sub.State, Units: sub.Units, Created: sub.Created})
+		}
+		if next == "" {
+			return out, nil
+		}
+		page.Cursor = next
+	}
+}
+
+// subscriptionFor returns a subscription that the actor may see: its own, or to
+// a seller one of its products.
+func (s *Server) subscriptionFor(ctx context.Context, a Actor, id string) (billing.Subscription, error) {
+	sub, err := s.deps.Billing.Subscription(ctx, id)
+	if err != nil {
+		return billing.Subscription{}, err
+	}
+	if a.owns(sub.Account) {
+		return sub, nil
+	}
+	if a.Role == RoleSeller {
+		p, err := s.Product(ctx, sub.Product)
+		if err != nil {
+			return billing.Subscription{}, err
+		}
+		if a.owns(p.Seller) {
+			return sub, nil
+		}
+	}
+	return billing.Subscription{}, billing.ErrSubscriptionNotFound
+}
+
+type unitTotals struct {
+	Unit      string `json:"unit" doc:"The billing item the figures are of."`
+	Granted   int64  `json:"granted" doc:"granted = remaining + leased + used + lapsed, for each lot and in total."`
+	Used      int64  `json:"used"`
+	Leased    int64  `json:"leased" doc:"With a gateway, not used yet; what is not used comes back."`
+	Remaining int64  `json:"remaining"`
+	Lapsed    int64  `json:"lapsed" doc:"Expired, reset away or withdrawn."`
+	Overrun   int64  `json:"overrun" doc:"Used beyond any package; never negative."`
+}
+
+type wireLot struct {
+	ID        string     `json:"id"`
+	State     string     `json:"state" enum:"pending,active,exhausted,expired,void"`
+	ZeroPrice bool       `json:"zero_price"`
+	Overflow  bool       `json:"overflow" doc:"On-demand use beyond the packages."`
+	Amount    int64      `json:"amount" doc:"Units in each period."`
+	Reset     lot.Cycle  `json:"reset,omitempty" enum:"hour,day,week,month,year"`
+	Effective time.Time  `json:"effective"`
+	Expires   *time.Time `json:"expires,omitempty"`
+	From      time.Time  `json:"period_from"`
+	To        *time.Time `json:"period_to,omitempty" doc:"When it is filled up again or expires."`
+	Unit      string     `json:"unit"`
+	Granted   int64      `json:"granted"`
+	Used      int64      `json:"used"`
+	Leased    int64      `json:"leased"`
+	Remaining int64      `json:"remaining"`
+	Lapsed    int64      `json:"lapsed"`
+}
+
+type wireBalanceOf struct {
+	Subscription string `json:"subscription_id"`
+	unitTotals
+	AsOf  time.Time    `json:"as_of" doc:"How fresh the figures are (PKG-30)."`
+	Units []unitTotals `json:"units" doc:"The figures of each billing item, where there are several."`
+	Lots  []wireLot    `json:"lots" doc:"In the order in which they are used, all billing items."`
+}
+
+// showQuota sums the lots of b by unit (PKG-9). The top figures are of unit.
+func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireBalanceOf {
+	var sums [usage.NumUnits]unitTotals
+	out := wireBalanceOf{Subscription: b.Subscription, AsOf: b.AsOf, Units: []unitTotals{}, Lots: []wireLot{}}
+	for i := range b.Lots {
+		l := &b.Lots[i]
+		t := &sums[l.Unit]
+		t.Granted += l.Granted
+		t.Used += l.Used
+		t.Leased += l.Leased
+		t.Remaining += l.Remaining
+		t.Lapsed += l.Lapsed
+		out.Lots = append(out.Lots, wireLot{
+			ID: l.ID, State: l.State, ZeroPrice: l.ZeroPrice, Overflow: l.Overflow, Amount: l.Amount, Reset: l.Reset,
+			Effective: l.Effective, Expires: instant(l.Expires), From: l.PeriodFrom, To: instant(l.PeriodTo), Unit: l.Unit.String(),
+			Granted: l.Granted, Used: l.Used, Leased: l.Leased, Remaining: l.Remaining, Lapsed: l.Lapsed,
+		})
+	}
+	for _, u := range units {
+		sums[u].Unit, sums[u].Overrun = u.String(), b.Overrun[u]
+		out.Units = append(out.Units, sums[u])
+	}
+	out.unitTotals = sums[unit]
+	return out
+}
+
+func (s *Server) registerSubscriptions() {
+	const tag = "Subscriptions"
+	handle(s, route{method: http.MethodGet, path: "/subscriptions", id: "list-subscriptions", tag: tag, summary: "List subscriptions", roles: buyerSide},
+		func(ctx context.Context, a Actor, in *struct {
+			paged
+			Account string                      `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
+			Product string                      `query:"product_id" maxLength:"64" doc:"Only those of this product."`
+			State   directory.SubscriptionState `query:"state" enum:"active,frozen,closed" doc:"Only these."`
+		}) (*body[list[wireSubscription]], error) {
+			account, err := listAccount(a, in.Account)
+			if err != nil {
+				return nil, err
+			}
+			items, next, err := s.deps.Billing.Subscriptions(ctx, billing.SubscriptionFilter{Account: account, Product: in.Product, State: in.State, Page: in.billing()})
+			if err != nil {
+				return nil, err
+			}
+			return listed(items, next, s.showSubscription), nil
+		})
+
+	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}", id: "get-subscription", tag: tag, summary: "Show a subscription", roles: anyRole},
+		func(ctx context.Context, a Actor, in *byID) (*body[wireSubscription], error) {
+			sub, err := s.subscriptionFor(ctx, a, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			w := s.showSubscription(&sub)
+			if p, err := s.Product(ctx, sub.Product); err == nil {
+				w.BaseURL = s.baseURL(&p)
+			}
+			return reply(w), nil
+		})
+
+	for _, action := range []struct {
+		name, summary string
+		do            func(context.Context, billing.SubscriptionChange) (billing.Subscription, error)
+	}{
+		{"freeze", "Stop serving a subscription, for arrears or abuse", s.deps.Billing.Freeze},
+		{"unfreeze", "Serve a frozen subscription again", s.deps.Billing.Unfreeze},
+		{"close", "End a subscription and withdraw its packages", s.deps.Billing.Close},
+	} {
+		handle(s, route{method: http.MethodPost, path: "/subscriptions/{id}/" + action.name, id: action.name + "-subscription", tag: tag, summary: action.summary, roles: operatorOnly},
+			func(ctx context.Context, a Actor, in *struct {
+				byID
+				Body struct {
+					Reason string `json:"reason" minLength:"1" maxLength:"255" doc:"The buyer reads it."`
+				}
+			}) (*body[wireSubscription], error) {
+				sub, err := action.do(ctx, billing.SubscriptionChange{ID: in.ID, Reason: in.Body.Reason, Actor: a.Token})
+				if err != nil {
+					return nil, err
+				}
+				s.audit(ctx, a, "subscription."+action.name, slog.String("id", sub.ID))
+				return reply(s.showSubscription(&sub)), nil
+			})
+	}
+
+	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}/quota", id: "get-quota", tag: tag, summary: "What is left of a subscription's units", roles: anyRole},
+		func(ctx context.Context, a Actor, in *struct {
+			byID
+			Unit string `query:"unit" enum:"call,token,input_token,output_token,image,second,character" doc:"Which billing item the top figures are of; default the first of the subscription's."`
+		}) (*body[wireBalanceOf], error) {
+			sub, err := s.subscriptionFor(ctx, a, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			if s.deps.Quota == nil {
+				return nil, ErrUnavailable
+			}
+			unit := sub.Units[0]
+			if in.Unit != "" {
+				if unit, err = usage.ParseUnit(in.Unit); err != nil {
+					return nil, &InvalidError{[]Fault{{"query.unit", "must be a known unit"}}}
+				}
+			}
+			b, err := s.deps.Quota.Read(ctx, sub.ID)
+			if err != nil {
+				return nil, err
+			}
+			b.Subscription = sub.ID
+			units := sub.Units
+			if in.Unit != "" {
+				units = append(units[:len(units):len(units)], unit)
+			}
+			q := showQuota(&b, units, unit)
+			q.Units = q.Units[:len(sub.Units)]
+			return reply(q), nil
+		})
+}

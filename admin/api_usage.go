@@ -1,0 +1,216 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"tollgate/internal/ids"
+	"tollgate/internal/usage"
+)
+
+// Limits of a usage query: the number of rows it may make.
+const (
+	maxUsageHours = 31 * 24 * time.Hour  // by hour
+	maxUsageDays  = 800 * 24 * time.Hour // otherwise
+)
+
+// amounts is units by name, without those that are zero.
+type amounts map[string]int64
+
+func showUnits(u *usage.Units) amounts {
+	out := amounts{}
+	for i, n := range u {
+		if n != 0 {
+			out[usage.Unit(i).String()] = n
+		}
+	}
+	return out
+}
+
+type wireUsageRow struct {
+	Group           string  `json:"group" doc:"The start of the hour or day (RFC 3339, UTC), the id of the key, the API, model or status."`
+	Requests        int64   `json:"requests"`
+	Counted         int64   `json:"counted" doc:"Of them, charged."`
+	Units           amounts `json:"units" doc:"What was measured, by billing item."`
+	Charged         amounts `json:"charged" doc:"What packages paid for, by billing item."`
+	Overrun         amounts `json:"overrun" doc:"Used beyond any package."`
+	CachedTokens    int64   `json:"cached_tokens" doc:"A part of input_token."`
+	ReasoningTokens int64   `json:"reasoning_tokens" doc:"A part of output_token."`
+}
+
+type wireUsage struct {
+	Subscription string         `json:"subscription_id"`
+	From         time.Time      `json:"from"`
+	To           time.Time      `json:"to"`
+	GroupBy      string         `json:"group_by"`
+	Rows         []wireUsageRow `json:"rows"`
+	Total        wireUsageRow   `json:"total"`
+}
+
+type wireCharge struct {
+	Lot    string    `json:"lot_id"`
+	Unit   string    `json:"unit"`
+	Amount int64     `json:"amount"`
+	Period time.Time `json:"period_from" doc:"The start of the lot's period that the units came from."`
+}
+
+type wireRecord struct {
+	RequestID       string       `json:"request_id" doc:"The X-Request-Id of the call."`
+	Time            time.Time    `json:"time" doc:"When it was admitted."`
+	Finished        time.Time    `json:"finished"`
+	Account         string       `json:"account_id"`
+	Subscription    string       `json:"subscription_id"`
+	Product         string       `json:"product_id"`
+	API             string       `json:"api"`
+	Model           string       `json:"model,omitempty"`
+	Auth            string       `json:"auth" enum:"none,signature,appcode,apikey"`
+	Credential      string       `json:"credential_id" doc:"The API key, application key or AppCode."`
+	Application     string       `json:"application_id,omitempty"`
+	Region          string       `json:"region"`
+	Node            string       `json:"node" doc:"The gateway that served it."`
+	Status          int          `json:"status"`
+	Reason          string       `json:"reason,omitempty"`
+	Counted         bool         `json:"counted" doc:"Whether it was charged."`
+	Rule            string       `json:"rule,omitempty" doc:"The rule it was judged by: METER-1, METER-2 or METER-3."`
+	Basis           string       `json:"basis" enum:"none,upstream,counted,estimated,floor,recovered" doc:"Where the amounts come from."`
+	Streamed        bool         `json:"streamed"`
+	Incomplete      bool         `json:"incomplete" doc:"The answer broke off after it had begun."`
+	ClientGone      bool         `json:"client_gone" doc:"The client left before the end."`
+	Debug           bool         `json:"debug"`
+	Units           amounts      `json:"units"`
+	Overrun         amounts      `json:"overrun"`
+	CachedTokens    int64        `json:"cached_tokens"`
+	ReasoningTokens int64        `json:"reasoning_tokens"`
+	Charges         []wireCharge `json:"charges" doc:"What each lot paid."`
+	TotalUs         int64        `json:"total_us" doc:"Microseconds from the first byte of the request to the last of the answer."`
+	UpstreamUs      int64        `json:"upstream_us"`
+	FirstByteUs     int64        `json:"first_byte_us"`
+	BytesIn         int64        `json:"bytes_in"`
+	BytesOut        int64        `json:"bytes_out"`
+}
+
+func showRecord(r *usage.Record) wireRecord {
+	w := wireRecord{
+		RequestID: r.ID.String(), Time: r.Time, Finished: r.Finished, Account: r.Account, Subscription: r.Subscription, Product: r.Product,
+		API: r.API, Model: r.Model, Auth: r.Auth.String(), Credential: r.Credential, Application: r.Application, Region: r.Region, Node: r.Node,
+		Status: r.Status, Reason: r.Reason, Counted: r.Has(usage.Counted), Rule: r.Rule.String(), Basis: r.Basis.String(),
+		Streamed: r.Has(usage.Streamed), Incomplete: r.Has(usage.Incomplete), ClientGone: r.Has(usage.ClientGone), Debug: r.Has(usage.Debug),
+		Units: showUnits(&r.Units), Overrun: showUnits(&r.Overrun), CachedTokens: r.Cached, ReasoningTokens: r.Reasoning, Charges: []wireCharge{},
+		TotalUs: r.Total.Microseconds(), UpstreamUs: r.Upstream.Microseconds(), FirstByteUs: r.FirstByte.Microseconds(), BytesIn: r.BytesIn, BytesOut: r.BytesOut,
+	}
+	for _, c := range r.Charges {
+		w.Charges = append(w.Charges, wireCharge{Lot: c.Lot, Unit: c.Unit.String(), Amount: c.Amount, Period: time.UnixMilli(c.Bucket).UTC()})
+	}
+	return w
+}
+
+func (s *Server) registerUsage() {
+	const tag = "Usage"
+	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}/usage", id: "get-usage", tag: tag, summary: "What a subscription used", roles: anyRole},
+		func(ctx context.Context, a Actor, in *struct {
+			byID
+			From    time.Time `query:"from" doc:"Not before; default a day before to."`
+			To      time.Time `query:"to" doc:"Before; default now."`
+			GroupBy string    `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
+		}) (*body[wireUsage], error) {
+			sub, err := s.subscriptionFor(ctx, a, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			q := UsageQuery{Subscription: sub.ID, From: in.From.UTC(), To: in.To.UTC(), GroupBy: in.GroupBy}
+			if in.To.IsZero() {
+				q.To = s.now().UTC()
+			}
+			if in.From.IsZero() {
+				q.From = q.To.Add(-24 * time.Hour)
+			}
+			var f faults
+			f.check(q.From.Before(q.To), "query.from", "must be before to")
+			f.check(q.GroupBy != "hour" || q.To.Sub(q.From) <= maxUsageHours, "query.from", "must be at most 31 days before to when grouping by hour; group by day instead")
+			f.check(q.To.Sub(q.From) <= maxUsageDays, "query.from", "must be at most 800 days before to")
+			if err := f.err(); err != nil {
+				return nil, err
+			}
+			if s.deps.Usage == nil {
+				return nil, ErrUnavailable
+			}
+			rows, err := s.deps.Usage.Usage(ctx, q)
+			if err != nil {
+				return nil, err
+			}
+			out := wireUsage{Subscription: sub.ID, From: q.From, To: q.To, GroupBy: q.GroupBy, Rows: []wireUsageRow{}}
+			var total UsageRow
+			for i := range rows {
+				total.add(&rows[i])
+				out.Rows = append(out.Rows, showUsageRow(&rows[i]))
+			}
+			total.Group = "total"
+			out.Total = showUsageRow(&total)
+			return reply(out), nil
+		})
+
+	handle(s, route{method: http.MethodGet, path: "/usage/requests/{request_id}", id: "get-request", tag: tag, summary: "The record of one call", roles: anyRole},
+		func(ctx context.Context, a Actor, in *struct {
+			ID string `path:"request_id" maxLength:"64" doc:"The X-Request-Id of the call."`
+		}) (*body[wireRecord], error) {
+			id, err := ids.ParseRequest(in.ID)
+			if err != nil {
+				return nil, ErrNotFound
+			}
+			if s.deps.Usage == nil {
+				return nil, ErrUnavailable
+			}
+			rec, found, err := s.deps.Usage.Record(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			if !found {
+				return nil, ErrNotFound
+			}
+			if !a.owns(rec.Account) {
+				p, err := s.Product(ctx, rec.Product)
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					return nil, err
+				}
+				if err != nil || a.Role != RoleSeller || !a.owns(p.Seller) {
+					return nil, ErrNotFound
+				}
+			}
+			return reply(showRecord(&rec)), nil
+		})
+
+	handle(s, route{method: http.MethodGet, path: "/reconciliation", id: "get-reconciliation", tag: tag, summary: "Compare journal, quota store and usage store", roles: operatorOnly},
+		func(ctx context.Context, a Actor, _ *none) (*body[Reconciliation], error) {
+			if s.deps.Reconciler == nil {
+				return nil, ErrUnavailable
+			}
+			r, err := s.deps.Reconciler.Reconcile(ctx)
+			if err != nil {
+				return nil, err
+			}
+			r.Subscriptions = orEmpty(r.Subscriptions)
+			return reply(r), nil
+		})
+}
+
+// add sums o into r.
+func (r *UsageRow) add(o *UsageRow) {
+	r.Requests += o.Requests
+	r.Counted += o.Counted
+	r.Cached += o.Cached
+	r.Reasoning += o.Reasoning
+	for i := range r.Units {
+		r.Units[i] += o.Units[i]
+		r.Charged[i] += o.Charged[i]
+		r.Overrun[i] += o.Overrun[i]
+	}
+}
+
+func showUsageRow(r *UsageRow) wireUsageRow {
+	return wireUsageRow{
+		Group: r.Group, Requests: r.Requests, Counted: r.Counted, Units: showUnits(&r.Units), Charged: showUnits(&r.Charged),
+		Overrun: showUnits(&r.Overrun), CachedTokens: r.Cached, ReasoningTokens: r.Reasoning,
+	}
+}

@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"tollgate/billing"
+	"tollgate/internal/directory"
+	"tollgate/internal/ids"
+	"tollgate/internal/lot"
+	"tollgate/internal/usage"
+)
+
+// Billing is the marketplace's money side: *billing.Service. It is made of the
+// parts that the groups of operations call.
+type Billing interface {
+	Goods
+	Orders
+	Subscriptions
+	Balances
+}
+
+// Goods are what sellers sell.
+type Goods interface {
+	CreateSpec(ctx context.Context, in billing.SpecInput) (billing.Spec, error)
+	SetSpecState(ctx context.Context, id string, state billing.SpecState) (billing.Spec, error)
+	Spec(ctx context.Context, id string) (billing.Spec, error)
+	Specs(ctx context.Context, f billing.SpecFilter) ([]billing.Spec, string, error)
+}
+
+// Orders turn money into subscriptions and lots.
+type Orders interface {
+	// Purchase must give the same order for the same key and input (ORDER-15).
+	Purchase(ctx context.Context, in billing.PurchaseInput) (billing.Order, error)
+	Order(ctx context.Context, id string) (billing.Order, error)
+	Orders(ctx context.Context, f billing.OrderFilter) ([]billing.Order, string, error)
+}
+
+// Subscriptions are the buyers' rights to call products.
+type Subscriptions interface {
+	// DirectorySubscriptions returns every subscription that gateways know.
+	DirectorySubscriptions(ctx context.Context) ([]directory.Subscription, error)
+	Subscription(ctx context.Context, id string) (billing.Subscription, error)
+	Subscriptions(ctx context.Context, f billing.SubscriptionFilter) ([]billing.Subscription, string, error)
+	Freeze(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
+	Unfreeze(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
+	Close(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
+}
+
+// Balances are the buyers' prepaid money.
+type Balances interface {
+	Balance(ctx context.Context, account string) (billing.Balance, error)
+	TopUp(ctx context.Context, in billing.TopUpInput) (billing.Entry, error)
+	Statement(ctx context.Context, in billing.StatementInput) ([]billing.Entry, string, error)
+}
+
+// QuotaReader tells what is left of a subscription's units.
+type QuotaReader interface {
+	Read(ctx context.Context, subscription string) (lot.Balance, error)
+}
+
+// UsageSink keeps the records of gateways in other processes. It must keep a
+// record once, by its request id, however often it is given (METER-12), and
+// must not return nil before all of them are kept.
+type UsageSink interface {
+	Append(ctx context.Context, records []usage.Record) error
+}
+
+// LastUsedReader tells when credentials were last used, by id. Those never used
+// are missing.
+type LastUsedReader interface {
+	LastUsed(ctx context.Context, credentials []string) (map[string]time.Time, error)
+}
+
+// Reconciler compares the journal, the quota store and the usage store.
+type Reconciler interface {
+	Reconcile(ctx context.Context) (Reconciliation, error)
+}
+
+// Reconciliation is the comparison of what was counted, per subscription and
+// unit. All drifts are 0 in a healthy system.
+type Reconciliation struct {
+	AsOf          time.Time            `json:"as_of"`
+	Complete      bool                 `json:"complete" doc:"False while a gateway's journal could not be read or has calls that are not settled or shipped yet; drifts are then only provisional."`
+	Drift         int64                `json:"drift" doc:"The sum of the absolute drifts of all rows."`
+	Subscriptions []ReconciliationLine `json:"subscriptions"`
+}
+
+// ReconciliationLine is one subscription and unit.
+type ReconciliationLine struct {
+	Subscription string     `json:"subscription_id"`
+	Unit         usage.Unit `json:"unit"`
+	Journal      int64      `json:"journal" doc:"Units charged by the records in the gateways' journals."`
+	Quota        int64      `json:"quota" doc:"Units used in the quota store."`
+	Usage        int64      `json:"usage" doc:"Units charged by the rows of the usage store."`
+	Drift        int64      `json:"drift" doc:"The largest difference between two of them, signed as quota or usage minus journal."`
+}
+
+// UsageReader answers questions about usage rows.
+type UsageReader interface {
+	// Usage sums the rows of a subscription in [From, To) by q.GroupBy.
+	Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error)
+	// Record returns the record of one call and whether there is one.
+	Record(ctx context.Context, id ids.Request) (usage.Record, bool, error)
+}
+
+// UsageQuery asks for the usage of one subscription.
+type UsageQuery struct {
+	Subscription string
+	From, To     time.Time // half-open [From, To)
+	GroupBy      string    // hour, day, key, api, model or status
+}
+
+// UsageRow is the sum of some calls.
+type UsageRow struct {
+	Group     string // the hour or day as RFC 3339, the id of the key, the api, model or status
+	Requests  int64
+	Counted   int64 // of them, charged
+	Units     usage.Units
+	Charged   usage.Units
+	Overrun   usage.Units
+	Cached    int64
+	Reasoning int64
+}
