@@ -28,6 +28,8 @@ type Spec struct {
 	Env  []string // KEY=value, added to the test's own environment less TOLLGATE_*
 
 	Stdin io.Reader // nil: nothing to read
+
+	Credential *syscall.Credential // run as another user, which only root may; nil: as the test
 }
 
 // Process is a started program. Its methods may be called from any goroutine.
@@ -84,6 +86,7 @@ func start(s Spec) (*Process, error) {
 	p.cmd.Stdout = &p.stdout
 	p.cmd.Stderr = &p.stderr
 	p.cmd.SysProcAttr = attributes()
+	p.cmd.SysProcAttr.Credential = s.Credential
 	// A grandchild that keeps the pipes open must not keep Wait from returning.
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
