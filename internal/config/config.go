@@ -1,0 +1,334 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Config is everything that can be set. Each leaf says its default.
+type Config struct {
+	// Role of this process: all, gateway or admin. Default all.
+	Role string `koanf:"role"`
+	// Data is the folder of everything this process keeps. Default ./tollgate-data.
+	Data string `koanf:"data"`
+	// Node names this gateway. Default: made at the first start and kept in Data.
+	Node string `koanf:"node"`
+	// Region of this installation (API-7). Default cn-north-4.
+	Region string `koanf:"region"`
+
+	// The sections, each with its own comments below.
+	Gateway Gateway `koanf:"gateway"`
+	Admin   Admin   `koanf:"admin"`
+	Feed    Feed    `koanf:"feed"`
+	Quota   Quota   `koanf:"quota"`
+	Journal Journal `koanf:"journal"`
+	SQL     SQL     `koanf:"sql"`
+	Usage   Usage   `koanf:"usage"`
+	Log     Log     `koanf:"log"`
+	// Master key that seals secrets in the SQL store, 32 bytes as 64
+	// hexadecimal digits, or file:PATH. Default: made at the first start and
+	// kept in Data; set it where several admin processes share one store.
+	MasterKey Secret `koanf:"master_key"`
+	// ShutdownTimeout bounds the drain after SIGTERM. Default 30s.
+	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
+}
+
+// Gateway is the data plane.
+type Gateway struct {
+	// Listen address of the plain HTTP port; port 0 picks a free one. Default
+	// 127.0.0.1:8080.
+	Listen string `koanf:"listen"`
+	// TLSListen is the address of the https port; empty turns it off. Default
+	// 127.0.0.1:8443.
+	TLSListen string `koanf:"tls_listen"`
+	// TLSCert and TLSKey are PEM files. Default: a self-signed certificate made
+	// at the first start and kept in Data.
+	TLSCert string `koanf:"tls_cert"`
+	TLSKey  string `koanf:"tls_key"`
+	// ErrorPrefix of error codes, APIGW. or APIG. Default APIGW.
+	ErrorPrefix string `koanf:"error_prefix"`
+	// MaxBody of a request. Default 4MiB (NFR-5).
+	MaxBody Size `koanf:"max_body"`
+	// MaxSignedBody of a request whose signature covers the body. Default 12MiB.
+	MaxSignedBody Size `koanf:"max_signed_body"`
+	// MaxHeader bounds request line and header. Default 16KiB (NFR-5). Each
+	// connection costs one such buffer.
+	MaxHeader Size `koanf:"max_header"`
+	// MaxAnswerBuffer bounds an LLM answer that is read whole so that its charge
+	// stands in the header. Default 1MiB.
+	MaxAnswerBuffer Size `koanf:"max_answer_buffer"`
+	// ReadTimeout bounds the arrival of one request. Default 60s.
+	ReadTimeout time.Duration `koanf:"read_timeout"`
+	// IdleTimeout closes kept-alive client connections. Default 75s.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// WriteTimeout bounds one write to a client that does not read. Default 60s.
+	WriteTimeout time.Duration `koanf:"write_timeout"`
+	// ConnectTimeout to an upstream. Default 5s (NFR-5).
+	ConnectTimeout time.Duration `koanf:"connect_timeout"`
+	// FirstByteTimeout of an upstream's answer. Default 300s (NFR-5).
+	FirstByteTimeout time.Duration `koanf:"first_byte_timeout"`
+	// StreamIdleTimeout between two reads of an answer. Default 60s (NFR-5).
+	StreamIdleTimeout time.Duration `koanf:"stream_idle_timeout"`
+	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
+	SignatureSkew time.Duration `koanf:"signature_skew"`
+	// TrustedProxies are addresses whose X-Forwarded-* is believed, as CIDR.
+	// Default none.
+	TrustedProxies []string `koanf:"trusted_proxies"`
+	// PlainAppCode accepts AppCodes over http, for local tests; AUTH-5 forbids
+	// it. Default false.
+	PlainAppCode bool `koanf:"plain_app_code"`
+	// PerCallSwitch is the instant from which per-call packages count 2xx only
+	// (METER-1, METER-2). Default 2025-07-16T00:00:00+08:00.
+	PerCallSwitch time.Time `koanf:"per_call_switch"`
+	// HoldCap bounds the tokens held for one call. Default 4096.
+	HoldCap int64 `koanf:"hold_cap"`
+	// HoldDefault is the output estimate of a call without max_tokens. Default 512.
+	HoldDefault int64 `koanf:"hold_default"`
+	// DrainTimeout and DrainBytes bound the reading on after a client left
+	// mid-stream; MaxDrains how many at once. Defaults 60s, 16MiB, 256.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	DrainBytes   Size          `koanf:"drain_bytes"`
+	MaxDrains    int64         `koanf:"max_drains"`
+	// RecordFailed keeps an uncharged usage row of forwarded calls that did not
+	// count. Default true; costs a row per failed call.
+	RecordFailed bool `koanf:"record_failed"`
+	// RecordRefused keeps one of authenticated calls the gateway refused.
+	// Default false: a refused flood would fill the store.
+	RecordRefused bool `koanf:"record_refused"`
+}
+
+// Admin is the control plane's HTTP side.
+type Admin struct {
+	// Listen address of the admin API, metrics and health. Default
+	// 127.0.0.1:8081.
+	Listen string `koanf:"listen"`
+	// URL is where a gateway of another process finds the admin role; only with
+	// role gateway.
+	URL string `koanf:"url"`
+	// APIKeyLimit is how many API keys an account may have. Default 20 (KEY-4).
+	APIKeyLimit int `koanf:"api_key_limit"`
+	// ApplicationLimit per account. Default 50.
+	ApplicationLimit int `koanf:"application_limit"`
+	// AppCodeLimit per application. Default 5.
+	AppCodeLimit int `koanf:"app_code_limit"`
+}
+
+// Feed is what ties gateways of other processes to the admin role.
+type Feed struct {
+	// Secret both sides share, or file:PATH. Empty turns the feed off.
+	Secret Secret `koanf:"secret"`
+}
+
+// Quota is the store of lots.
+type Quota struct {
+	// Store: embedded, redis://, redis+cluster:// or redis+sentinel://. Default
+	// embedded.
+	Store Secret `koanf:"store"`
+	// Sync is how often what was used is told to the store. Default 200ms.
+	Sync time.Duration `koanf:"sync"`
+	// LeaseTTL is how long a node may spend a block without hearing from the
+	// store. Default 30s.
+	LeaseTTL time.Duration `koanf:"lease_ttl"`
+	// WaitReplicas is how many Redis replicas must have a lease before it is
+	// used (WAIT). Default 0.
+	WaitReplicas int `koanf:"wait_replicas"`
+}
+
+// Journal is the node's local journal.
+type Journal struct {
+	// Segment size; preallocated. Default 64MiB.
+	Segment Size `koanf:"segment"`
+	// SyncInterval of the background fdatasync: the window a power loss may
+	// take. Default 20ms.
+	SyncInterval time.Duration `koanf:"sync_interval"`
+	// Strict makes each answer wait for the disk. Default false; costs one
+	// fdatasync per group of calls.
+	Strict bool `koanf:"strict"`
+}
+
+// SQL is the store of catalogue and money.
+type SQL struct {
+	// Store: embedded or postgres://. Default embedded.
+	Store Secret `koanf:"store"`
+}
+
+// Usage is the store of usage rows.
+type Usage struct {
+	// Store: embedded. Default embedded.
+	Store Secret `koanf:"store"`
+	// Retention of usage rows. Default 400 days (9600h); 0 keeps all.
+	Retention time.Duration `koanf:"retention"`
+}
+
+// Log is the program's log.
+type Log struct {
+	// Level: debug, info, warn or error. Default info.
+	Level string `koanf:"level"`
+	// Format: text or json. Default text.
+	Format string `koanf:"format"`
+}
+
+// The roles.
+const (
+	RoleAll     = "all"
+	RoleGateway = "gateway"
+	RoleAdmin   = "admin"
+)
+
+// Embedded is the name of the built-in stores.
+const Embedded = "embedded"
+
+// Default returns the defaults.
+func Default() Config {
+	return Config{
+		Role: RoleAll, Data: "./tollgate-data", Region: "cn-north-4",
+		Gateway: Gateway{
+			Listen: "127.0.0.1:8080", TLSListen: "127.0.0.1:8443", ErrorPrefix: "APIGW.",
+			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
+			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
+			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
+			SignatureSkew: 15 * time.Minute,
+			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
+			HoldCap:       4096, HoldDefault: 512,
+			DrainTimeout: 60 * time.Second, DrainBytes: 16 << 20, MaxDrains: 256,
+			RecordFailed: true,
+		},
+		Admin:           Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
+		Quota:           Quota{Store: NewSecret(Embedded), Sync: 200 * time.Millisecond, LeaseTTL: 30 * time.Second},
+		Journal:         Journal{Segment: 64 << 20, SyncInterval: 20 * time.Millisecond},
+		SQL:             SQL{Store: NewSecret(Embedded)},
+		Usage:           Usage{Store: NewSecret(Embedded), Retention: 9600 * time.Hour},
+		Log:             Log{Level: "info", Format: "text"},
+		ShutdownTimeout: 30 * time.Second,
+	}
+}
+
+// Validate returns every fault of c, each with the path of its key and what to
+// do.
+func (c *Config) Validate() error {
+	var faults faults
+	oneOf := func(path, v string, allowed ...string) {
+		for _, a := range allowed {
+			if v == a {
+				return
+			}
+		}
+		faults.add(path, "%q is not known: use %s", v, strings.Join(allowed, ", "))
+	}
+	positive := func(path string, v int64) {
+		if v <= 0 {
+			faults.add(path, "must be above 0")
+		}
+	}
+	oneOf("role", c.Role, RoleAll, RoleGateway, RoleAdmin)
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "text", "json")
+	oneOf("gateway.error_prefix", c.Gateway.ErrorPrefix, "APIGW.", "APIG.")
+	if c.Data == "" {
+		faults.add("data", "is empty: name a folder")
+	}
+	for _, a := range []struct{ path, v string }{
+		{"gateway.listen", c.Gateway.Listen}, {"gateway.tls_listen", c.Gateway.TLSListen}, {"admin.listen", c.Admin.Listen},
+	} {
+		if a.v == "" && a.path == "gateway.tls_listen" {
+			continue
+		}
+		if _, _, err := splitHostPort(a.v); err != nil {
+			faults.add(a.path, "%q is not an address: write host:port, as in 127.0.0.1:8080", a.v)
+		}
+	}
+	if (c.Gateway.TLSCert == "") != (c.Gateway.TLSKey == "") {
+		faults.add("gateway.tls_cert", "set both tls_cert and tls_key, or neither for a self-signed certificate")
+	}
+	for _, p := range c.Gateway.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			faults.add("gateway.trusted_proxies", "%q is not a network: write it as in 10.0.0.0/8", p)
+		}
+	}
+	for _, v := range []struct {
+		path string
+		v    int64
+	}{
+		{"gateway.max_body", int64(c.Gateway.MaxBody)}, {"gateway.max_signed_body", int64(c.Gateway.MaxSignedBody)},
+		{"gateway.max_header", int64(c.Gateway.MaxHeader)}, {"gateway.max_answer_buffer", int64(c.Gateway.MaxAnswerBuffer)},
+		{"gateway.read_timeout", int64(c.Gateway.ReadTimeout)}, {"gateway.idle_timeout", int64(c.Gateway.IdleTimeout)},
+		{"gateway.write_timeout", int64(c.Gateway.WriteTimeout)}, {"gateway.connect_timeout", int64(c.Gateway.ConnectTimeout)},
+		{"gateway.first_byte_timeout", int64(c.Gateway.FirstByteTimeout)}, {"gateway.stream_idle_timeout", int64(c.Gateway.StreamIdleTimeout)},
+		{"gateway.signature_skew", int64(c.Gateway.SignatureSkew)}, {"gateway.hold_cap", c.Gateway.HoldCap},
+		{"gateway.hold_default", c.Gateway.HoldDefault}, {"gateway.drain_timeout", int64(c.Gateway.DrainTimeout)},
+		{"gateway.drain_bytes", int64(c.Gateway.DrainBytes)}, {"gateway.max_drains", c.Gateway.MaxDrains},
+		{"admin.api_key_limit", int64(c.Admin.APIKeyLimit)}, {"admin.application_limit", int64(c.Admin.ApplicationLimit)},
+		{"admin.app_code_limit", int64(c.Admin.AppCodeLimit)}, {"quota.sync", int64(c.Quota.Sync)},
+		{"quota.lease_ttl", int64(c.Quota.LeaseTTL)}, {"journal.segment", int64(c.Journal.Segment)},
+		{"journal.sync_interval", int64(c.Journal.SyncInterval)}, {"shutdown_timeout", int64(c.ShutdownTimeout)},
+	} {
+		positive(v.path, v.v)
+	}
+	c.validateStores(&faults)
+	if k := c.MasterKey.value; k != "" && !isHex(k, 64) {
+		faults.add("master_key", "must be 64 hexadecimal digits, or file:PATH of a file that holds them")
+	}
+	return faults.err()
+}
+
+func (c *Config) validateStores(faults *faults) {
+	store := func(path string, v Secret, schemes ...string) {
+		if v.value == Embedded {
+			return
+		}
+		u, err := url.Parse(v.value)
+		if err == nil && u.Host != "" {
+			for _, s := range schemes {
+				if u.Scheme == s {
+					return
+				}
+			}
+		}
+		faults.add(path, "is not a store: use embedded or %s://…", strings.Join(schemes, "://…, "))
+	}
+	store("quota.store", c.Quota.Store, "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+	store("sql.store", c.SQL.Store, "postgres", "postgresql")
+	if c.Usage.Store.value != Embedded {
+		faults.add("usage.store", "only embedded is there yet; ClickHouse comes with the metering pipeline")
+	}
+	if c.Role != RoleGateway {
+		if c.Admin.URL != "" {
+			faults.add("admin.url", "is for role gateway only: this process has the admin role itself")
+		}
+		return
+	}
+	if c.Admin.URL == "" {
+		faults.add("admin.url", "is missing: a gateway takes its directory from the admin role; set --admin-url")
+	} else if u, err := url.Parse(c.Admin.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		faults.add("admin.url", "%q is not an http or https address", c.Admin.URL)
+	}
+	if c.Feed.Secret.value == "" {
+		faults.add("feed.secret", "is missing: set TOLLGATE_FEED_SECRET to the same text for the admin role and its gateways")
+	}
+	if c.Quota.Store.value == Embedded {
+		faults.add("quota.store", "embedded works within one process only: give the admin role and its gateways the same redis:// store")
+	}
+}
+
+// faults gathers what is wrong.
+type faults []string
+
+func (f *faults) add(path, format string, args ...any) {
+	*f = append(*f, path+": "+fmt.Sprintf(format, args...))
+}
+
+func (f faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return &Error{Faults: f}
+}
+
+// Error lists what is wrong with a configuration.
+type Error struct{ Faults []string }
+
+// Error returns the faults on one line.
+func (e *Error) Error() string { return "configuration: " + strings.Join(e.Faults, "; ") }
