@@ -21,8 +21,9 @@ var adminMayUse = []string{"quota", "metering", "billing"}
 // thirdParties lists the internal packages that join more than one third
 // party, with the reason.
 var thirdParties = map[string]string{
-	"internal/app":   "joins everything",
-	"internal/sqldb": "opens SQLite and PostgreSQL and migrates both",
+	"internal/app":    "joins everything",
+	"internal/config": "koanf, and mapstructure, with which koanf decodes, to refuse unknown keys",
+	"internal/sqldb":  "opens SQLite and PostgreSQL and migrates both",
 }
 
 // mayImport returns why the package at place from must not import the one at
