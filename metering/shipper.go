@@ -1,0 +1,260 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"tollgate/internal/journal"
+	"tollgate/internal/usage"
+)
+
+// Shipper carries usage records from the node's journal to a usage store.
+//
+// A batch is acknowledged to the journal after the store has confirmed it, so
+// nothing is lost; a batch may be sent again after any doubt, and the store is
+// idempotent, so nothing is doubled. While the store is away the journal
+// grows: that costs disk, never a call.
+type Shipper struct {
+	src  Source
+	sink Sink
+	opt  ShipperOptions
+
+	run sync.Mutex // Run or Drain, one at a time
+
+	mu    sync.Mutex
+	stats ShipperStats
+}
+
+// ShipperOptions are the settings of a shipper. The zero value is usable.
+type ShipperOptions struct {
+	// BatchSize is the greatest number of records of one Insert; default 1000.
+	BatchSize int
+	// Linger is how long a batch that is not full waits for more records;
+	// default 200 ms. It bounds how late a row is when nothing is wrong.
+	Linger time.Duration
+	// Timeout is the time one Insert may take; default 30 s.
+	Timeout time.Duration
+	// MinBackoff and MaxBackoff bound the growing pause after a failed try;
+	// default 100 ms and 15 s.
+	MinBackoff, MaxBackoff time.Duration
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Log takes failures; default: discarded.
+	Log *slog.Logger
+}
+
+// ShipperStats is the state of a shipper for metrics.
+type ShipperStats struct {
+	Shipped  int64     // records the store has confirmed, repeated ones included
+	Batches  int64     // confirmed
+	Failures int64     // tries that failed
+	LastErr  error     // of the last try; nil after a success
+	LastOK   time.Time // of the last confirmed batch
+	Waiting  time.Time // settlement of the oldest record being tried; zero when none waits
+}
+
+// NewShipper returns a shipper from src to sink. Nothing happens before Run.
+func NewShipper(src Source, sink Sink, opt ShipperOptions) *Shipper {
+	if opt.BatchSize <= 0 {
+		opt.BatchSize = 1000
+	}
+	if opt.Linger <= 0 {
+		opt.Linger = 200 * time.Millisecond
+	}
+	if opt.Timeout <= 0 {
+		opt.Timeout = 30 * time.Second
+	}
+	if opt.MinBackoff <= 0 {
+		opt.MinBackoff = 100 * time.Millisecond
+	}
+	if opt.MaxBackoff < opt.MinBackoff {
+		opt.MaxBackoff = max(15*time.Second, opt.MinBackoff)
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Shipper{src: src, sink: sink, opt: opt}
+}
+
+// Stats returns the present state.
+func (s *Shipper) Stats() ShipperStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// Run ships until ctx ends, and returns nil then; or until the journal is
+// closed, and returns journal.ErrClosed. Whatever else goes wrong is tried
+// again: a store that is away, and also a damaged journal or a record of a
+// newer version, because passing over it would lose a row. Both are told in
+// Stats and in the log, and need a person.
+func (s *Shipper) Run(ctx context.Context) error {
+	s.run.Lock()
+	defer s.run.Unlock()
+	s.src.Rewind()
+	for {
+		err := s.retry(ctx, func() error { return s.shipBatch(ctx, true) })
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// Drain ships what the journal holds now and returns nil when all of it is
+// confirmed, or ctx's error with the last failure. Cancel Run first: Drain
+// waits for it to end.
+func (s *Shipper) Drain(ctx context.Context) error {
+	s.run.Lock()
+	defer s.run.Unlock()
+	s.src.Rewind()
+	for {
+		var empty bool
+		err := s.retry(ctx, func() error {
+			err := s.shipBatch(ctx, false)
+			empty = errors.Is(err, errEmpty)
+			if empty {
+				return nil
+			}
+			return err
+		})
+		if err != nil || empty {
+			return err
+		}
+	}
+}
+
+// errEmpty says that there is nothing to ship.
+var errEmpty = errors.New("nothing to ship")
+
+// retry calls f until it succeeds, with growing pauses. It gives up when ctx
+// ends or the journal is closed.
+func (s *Shipper) retry(ctx context.Context, f func() error) error {
+	pause := s.opt.MinBackoff
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), s.Stats().LastErr)
+		}
+		if errors.Is(err, journal.ErrClosed) {
+			return err
+		}
+		s.failed(err)
+		// Half of the pause is random, so that nodes do not come in step.
+		wait := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return errors.Join(ctx.Err(), err)
+		}
+		pause = min(2*pause, s.opt.MaxBackoff)
+		s.src.Rewind()
+	}
+}
+
+func (s *Shipper) failed(err error) {
+	s.mu.Lock()
+	s.stats.Failures++
+	s.stats.LastErr = err
+	s.mu.Unlock()
+	s.opt.Log.Error("usage records not shipped, will try again", "error", err)
+}
+
+// shipBatch gathers one batch, stores it and acknowledges it. With wait it
+// waits for a first record and lingers for more.
+func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
+	recs, end, err := s.gather(ctx, wait)
+	if err != nil && end.IsZero() {
+		return err
+	}
+	// What was read before a fault is shipped; the fault comes again.
+	if len(recs) > 0 {
+		if err := s.store(ctx, recs); err != nil {
+			return err
+		}
+	}
+	if err := s.src.Ack(end); err != nil {
+		return fmt.Errorf("metering: acknowledge: %w", err)
+	}
+	return err
+}
+
+func (s *Shipper) store(ctx context.Context, recs []usage.Record) error {
+	s.mu.Lock()
+	s.stats.Waiting = recs[0].Finished
+	s.mu.Unlock()
+	ictx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
+	defer cancel()
+	if err := s.sink.Insert(ictx, recs); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Shipped += int64(len(recs))
+	s.stats.Batches++
+	s.stats.LastErr = nil
+	s.stats.LastOK = s.opt.Now()
+	s.stats.Waiting = time.Time{}
+	return nil
+}
+
+// gather reads up to BatchSize usage records; other kinds are passed over. end
+// is the place behind the last record read, zero when there was none.
+func (s *Shipper) gather(ctx context.Context, wait bool) (recs []usage.Record, end journal.Position, err error) {
+	lingered := !wait
+	for len(recs) < s.opt.BatchSize {
+		rec, ok, err := s.src.TryNext()
+		switch {
+		case err != nil:
+			return recs, end, fmt.Errorf("metering: read journal: %w", err)
+		case ok:
+		case end.IsZero() && wait:
+			if rec, err = s.src.Next(ctx); err != nil {
+				return nil, end, fmt.Errorf("metering: read journal: %w", err)
+			}
+		case end.IsZero():
+			return nil, end, errEmpty
+		case lingered:
+			return recs, end, nil
+		default:
+			lingered = true
+			if err := s.linger(ctx); err != nil {
+				return nil, journal.Position{}, err
+			}
+			continue
+		}
+		if rec.Kind == journal.KindUsage {
+			recs = append(recs, usage.Record{})
+			if err := usage.DecodeRecord(rec.Payload, &recs[len(recs)-1]); err != nil {
+				return recs[:len(recs)-1], end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+			}
+		}
+		end = rec.End
+	}
+	return recs, end, nil
+}
+
+func (s *Shipper) linger(ctx context.Context) error {
+	t := time.NewTimer(s.opt.Linger)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
