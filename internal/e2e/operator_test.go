@@ -60,6 +60,7 @@ func TestOperatorErrors(t *testing.T) {
 		{name: "quota store of no known kind", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QUOTA_STORE=memcached://" + nobody}, names: "memcached"},
 		{name: "SQL store not there", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_SQL_STORE=postgres://nobody@" + nobody + "/none"}, names: nobody},
 		{name: "unknown configuration key", args: []string{"serve", "--config", config("gateway:\n  lissten: 127.0.0.1:0\n")}, names: "lissten"},
+		{name: "unknown environment variable", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QOUTA_STORE=embedded"}, names: "TOLLGATE_QOUTA_STORE"},
 		{name: "broken configuration file", args: []string{"serve", "--config", config("gateway: [\n")}, names: ".yaml"},
 		{name: "missing configuration file", args: []string{"serve", "--config", filepath.Join(dir, "absent.yaml")}, names: "absent.yaml"},
 		{name: "unknown role", args: []string{"serve", "--role", "barrier"}, names: "barrier"},
@@ -69,7 +70,9 @@ func TestOperatorErrors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			p, exit := process.Run(t, refusalLimit, process.Spec{Path: tollgate.Binary(t), Args: tc.args, Env: tc.env, Dir: t.TempDir()})
+			p, exit := process.Run(t, refusalLimit, process.Spec{
+				Path: tollgate.Binary(t), Args: tc.args, Env: append(tc.env, "TOLLGATE_GATEWAY_TLS_LISTEN="+free), Dir: t.TempDir(),
+			})
 			checkRefusal(t, p, exit, tc.names)
 		})
 	}
@@ -121,7 +124,7 @@ func TestReadOnlyDataFolder(t *testing.T) {
 	if err := os.WriteFile(path, program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	spec := process.Spec{Path: path, Dir: dir, Args: []string{
+	spec := process.Spec{Path: path, Dir: dir, Env: []string{"TOLLGATE_GATEWAY_TLS_LISTEN=127.0.0.1:0"}, Args: []string{
 		"serve", "--demo", "--gateway-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data,
 	}}
 	if os.Getuid() == 0 {

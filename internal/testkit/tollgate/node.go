@@ -134,7 +134,7 @@ func (n *Node) start(gateway, admin string, args ...string) {
 	if n.opts.Name != "" {
 		args = append(args, "--node", n.opts.Name)
 	}
-	env := n.opts.Env
+	env := append([]string{"TOLLGATE_GATEWAY_TLS_LISTEN=" + loopback}, n.opts.Env...)
 	for name, value := range map[string]string{
 		"TOLLGATE_QUOTA_STORE": n.opts.QuotaStore,
 		"TOLLGATE_SQL_STORE":   n.opts.SQLStore,
