@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -91,6 +93,7 @@ func (s *Server) buildAPI() error {
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served by us, see below
 	cfg.CreateHooks = nil                                       // no $schema members in answers
 	cfg.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}
+	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	cfg.RejectUnknownQueryParameters = true
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "A token of an operator (tgo_), a seller (tgs_) or a buyer (tgb_)."},
@@ -130,6 +133,27 @@ func (s *Server) buildAPI() error {
 	})
 	s.registerFeed()
 	return nil
+}
+
+// schemaName names types in the document: without the prefix that tells our
+// wire forms from our domain types, and in one case.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	name = strings.ReplaceAll(name, "Wire", "")
+	var b strings.Builder
+	upper := true
+	for _, r := range name {
+		if r == '-' || r == '_' {
+			upper = true
+			continue
+		}
+		if upper {
+			r = unicode.ToUpper(r)
+		}
+		upper = false
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // list is a part of a list.

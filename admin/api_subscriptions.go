@@ -108,7 +108,7 @@ type wireLot struct {
 	Lapsed    int64      `json:"lapsed"`
 }
 
-type wireBalanceOf struct {
+type wireQuotaBalance struct {
 	Subscription string `json:"subscription_id"`
 	unitTotals
 	AsOf  time.Time    `json:"as_of" doc:"How fresh the figures are (PKG-30)."`
@@ -117,9 +117,9 @@ type wireBalanceOf struct {
 }
 
 // showQuota sums the lots of b by unit (PKG-9). The top figures are of unit.
-func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireBalanceOf {
+func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireQuotaBalance {
 	var sums [usage.NumUnits]unitTotals
-	out := wireBalanceOf{Subscription: b.Subscription, AsOf: b.AsOf, Units: []unitTotals{}, Lots: []wireLot{}}
+	out := wireQuotaBalance{Subscription: b.Subscription, AsOf: b.AsOf, Units: []unitTotals{}, Lots: []wireLot{}}
 	for i := range b.Lots {
 		l := &b.Lots[i]
 		t := &sums[l.Unit]
@@ -203,7 +203,7 @@ func (s *Server) registerSubscriptions() {
 		func(ctx context.Context, a Actor, in *struct {
 			byID
 			Unit string `query:"unit" enum:"call,token,input_token,output_token,image,second,character" doc:"Which billing item the top figures are of; default the first of the subscription's."`
-		}) (*body[wireBalanceOf], error) {
+		}) (*body[wireQuotaBalance], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err

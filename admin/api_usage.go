@@ -8,12 +8,7 @@ import (
 
 	"tollgate/internal/ids"
 	"tollgate/internal/usage"
-)
-
-// Limits of a usage query: the number of rows it may make.
-const (
-	maxUsageHours = 31 * 24 * time.Hour  // by hour
-	maxUsageDays  = 800 * 24 * time.Hour // otherwise
+	"tollgate/metering"
 )
 
 // amounts is units by name, without those that are zero.
@@ -29,24 +24,40 @@ func showUnits(u *usage.Units) amounts {
 	return out
 }
 
-type wireUsageRow struct {
-	Group           string  `json:"group" doc:"The start of the hour or day (RFC 3339, UTC), the id of the key, the API, model or status."`
-	Requests        int64   `json:"requests"`
+type wireTotals struct {
+	Requests        int64   `json:"requests" doc:"Calls that were recorded, refused and failed ones included where they are."`
 	Counted         int64   `json:"counted" doc:"Of them, charged."`
+	Errors          int64   `json:"errors" doc:"Of them, answered with a status of 400 or more."`
 	Units           amounts `json:"units" doc:"What was measured, by billing item."`
 	Charged         amounts `json:"charged" doc:"What packages paid for, by billing item."`
 	Overrun         amounts `json:"overrun" doc:"Used beyond any package."`
 	CachedTokens    int64   `json:"cached_tokens" doc:"A part of input_token."`
 	ReasoningTokens int64   `json:"reasoning_tokens" doc:"A part of output_token."`
+	BytesIn         int64   `json:"bytes_in"`
+	BytesOut        int64   `json:"bytes_out"`
+}
+
+type wireUsageRow struct {
+	Group string     `json:"group" doc:"The id of the key, the API, model or status, or the start of the hour or day (RFC 3339)."`
+	Start *time.Time `json:"start,omitempty" doc:"When the hour or day begins."`
+	wireTotals
 }
 
 type wireUsage struct {
-	Subscription string         `json:"subscription_id"`
-	From         time.Time      `json:"from"`
-	To           time.Time      `json:"to"`
-	GroupBy      string         `json:"group_by"`
-	Rows         []wireUsageRow `json:"rows"`
-	Total        wireUsageRow   `json:"total"`
+	Subscription string           `json:"subscription_id"`
+	From         time.Time        `json:"from"`
+	To           time.Time        `json:"to"`
+	GroupBy      metering.GroupBy `json:"group_by" enum:"hour,day,key,api,model,status"`
+	AsOf         *time.Time       `json:"as_of,omitempty" doc:"When the newest call in the figures was settled; they lag a little (METER-14)."`
+	Rows         []wireUsageRow   `json:"rows" doc:"Groups without calls have no row."`
+	Total        wireTotals       `json:"total"`
+}
+
+func showTotals(t *metering.Totals) wireTotals {
+	return wireTotals{
+		Requests: t.Calls, Counted: t.Counted, Errors: t.Errors, Units: showUnits(&t.Units), Charged: showUnits(&t.Charged), Overrun: showUnits(&t.Overrun),
+		CachedTokens: t.Cached, ReasoningTokens: t.Reasoning, BytesIn: t.BytesIn, BytesOut: t.BytesOut,
+	}
 }
 
 type wireCharge struct {
@@ -111,43 +122,38 @@ func (s *Server) registerUsage() {
 	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}/usage", id: "get-usage", tag: tag, summary: "What a subscription used", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
 			byID
-			From    time.Time `query:"from" doc:"Not before; default a day before to."`
-			To      time.Time `query:"to" doc:"Before; default now."`
-			GroupBy string    `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
+			From    time.Time        `query:"from" doc:"Not before; default a day before to."`
+			To      time.Time        `query:"to" doc:"Before; default now."`
+			GroupBy metering.GroupBy `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
+			Zone    string           `query:"zone" maxLength:"64" doc:"IANA time zone by whose clock days begin, such as Asia/Shanghai; default UTC."`
 		}) (*body[wireUsage], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
 			}
-			q := UsageQuery{Subscription: sub.ID, From: in.From.UTC(), To: in.To.UTC(), GroupBy: in.GroupBy}
+			zone, err := time.LoadLocation(in.Zone)
+			if err != nil || in.Zone == "Local" {
+				return nil, &InvalidError{[]Fault{{"query.zone", "must be an IANA time zone, such as Asia/Shanghai"}}}
+			}
+			q := metering.QueryInput{From: in.From.UTC(), To: in.To.UTC(), GroupBy: in.GroupBy, Zone: zone, Filter: metering.Filter{Subscriptions: []string{sub.ID}}}
 			if in.To.IsZero() {
 				q.To = s.now().UTC()
 			}
 			if in.From.IsZero() {
 				q.From = q.To.Add(-24 * time.Hour)
 			}
-			var f faults
-			f.check(q.From.Before(q.To), "query.from", "must be before to")
-			f.check(q.GroupBy != "hour" || q.To.Sub(q.From) <= maxUsageHours, "query.from", "must be at most 31 days before to when grouping by hour; group by day instead")
-			f.check(q.To.Sub(q.From) <= maxUsageDays, "query.from", "must be at most 800 days before to")
-			if err := f.err(); err != nil {
-				return nil, err
-			}
 			if s.deps.Usage == nil {
 				return nil, ErrUnavailable
 			}
-			rows, err := s.deps.Usage.Usage(ctx, q)
+			res, err := s.deps.Usage.Query(ctx, q)
 			if err != nil {
 				return nil, err
 			}
-			out := wireUsage{Subscription: sub.ID, From: q.From, To: q.To, GroupBy: q.GroupBy, Rows: []wireUsageRow{}}
-			var total UsageRow
-			for i := range rows {
-				total.add(&rows[i])
-				out.Rows = append(out.Rows, showUsageRow(&rows[i]))
+			out := wireUsage{Subscription: sub.ID, From: q.From, To: q.To, GroupBy: q.GroupBy, AsOf: instant(res.AsOf), Rows: []wireUsageRow{}, Total: showTotals(&res.Total)}
+			for i := range res.Rows {
+				r := &res.Rows[i]
+				out.Rows = append(out.Rows, wireUsageRow{Group: r.Key, Start: instant(r.Start), wireTotals: showTotals(&r.Totals)})
 			}
-			total.Group = "total"
-			out.Total = showUsageRow(&total)
 			return reply(out), nil
 		})
 
@@ -162,12 +168,9 @@ func (s *Server) registerUsage() {
 			if s.deps.Usage == nil {
 				return nil, ErrUnavailable
 			}
-			rec, found, err := s.deps.Usage.Record(ctx, id)
+			rec, err := s.deps.Usage.ByRequest(ctx, id)
 			if err != nil {
 				return nil, err
-			}
-			if !found {
-				return nil, ErrNotFound
 			}
 			if !a.owns(rec.Account) {
 				p, err := s.Product(ctx, rec.Product)
@@ -175,7 +178,7 @@ func (s *Server) registerUsage() {
 					return nil, err
 				}
 				if err != nil || a.Role != RoleSeller || !a.owns(p.Seller) {
-					return nil, ErrNotFound
+					return nil, metering.ErrNotFound
 				}
 			}
 			return reply(showRecord(&rec)), nil
@@ -193,24 +196,4 @@ func (s *Server) registerUsage() {
 			r.Subscriptions = orEmpty(r.Subscriptions)
 			return reply(r), nil
 		})
-}
-
-// add sums o into r.
-func (r *UsageRow) add(o *UsageRow) {
-	r.Requests += o.Requests
-	r.Counted += o.Counted
-	r.Cached += o.Cached
-	r.Reasoning += o.Reasoning
-	for i := range r.Units {
-		r.Units[i] += o.Units[i]
-		r.Charged[i] += o.Charged[i]
-		r.Overrun[i] += o.Overrun[i]
-	}
-}
-
-func showUsageRow(r *UsageRow) wireUsageRow {
-	return wireUsageRow{
-		Group: r.Group, Requests: r.Requests, Counted: r.Counted, Units: showUnits(&r.Units), Charged: showUnits(&r.Charged),
-		Overrun: showUnits(&r.Overrun), CachedTokens: r.Cached, ReasoningTokens: r.Reasoning,
-	}
 }

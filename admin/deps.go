@@ -9,6 +9,7 @@ import (
 	"tollgate/internal/ids"
 	"tollgate/internal/lot"
 	"tollgate/internal/usage"
+	"tollgate/metering"
 )
 
 // Billing is the marketplace's money side: *billing.Service. It is made of the
@@ -59,11 +60,11 @@ type QuotaReader interface {
 	Read(ctx context.Context, subscription string) (lot.Balance, error)
 }
 
-// UsageSink keeps the records of gateways in other processes. It must keep a
-// record once, by its request id, however often it is given (METER-12), and
+// UsageSink keeps the records of gateways in other processes: a
+// metering.Sink. It must keep a record once, by its request id, however often it is given (METER-12), and
 // must not return nil before all of them are kept.
 type UsageSink interface {
-	Append(ctx context.Context, records []usage.Record) error
+	Insert(ctx context.Context, records []usage.Record) error
 }
 
 // LastUsedReader tells when credentials were last used, by id. Those never used
@@ -96,29 +97,10 @@ type ReconciliationLine struct {
 	Drift        int64      `json:"drift" doc:"The largest difference between two of them, signed as quota or usage minus journal."`
 }
 
-// UsageReader answers questions about usage rows.
+// UsageReader answers questions about usage rows: *metering.Store.
 type UsageReader interface {
-	// Usage sums the rows of a subscription in [From, To) by q.GroupBy.
-	Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error)
-	// Record returns the record of one call and whether there is one.
-	Record(ctx context.Context, id ids.Request) (usage.Record, bool, error)
-}
-
-// UsageQuery asks for the usage of one subscription.
-type UsageQuery struct {
-	Subscription string
-	From, To     time.Time // half-open [From, To)
-	GroupBy      string    // hour, day, key, api, model or status
-}
-
-// UsageRow is the sum of some calls.
-type UsageRow struct {
-	Group     string // the hour or day as RFC 3339, the id of the key, the api, model or status
-	Requests  int64
-	Counted   int64 // of them, charged
-	Units     usage.Units
-	Charged   usage.Units
-	Overrun   usage.Units
-	Cached    int64
-	Reasoning int64
+	// Query sums calls. Its rows are those that have calls.
+	Query(ctx context.Context, in metering.QueryInput) (metering.Result, error)
+	// ByRequest returns the record of one call, or metering.ErrNotFound.
+	ByRequest(ctx context.Context, id ids.Request) (usage.Record, error)
 }

@@ -83,7 +83,7 @@ func (s *Server) feedUsage(w http.ResponseWriter, r *http.Request) {
 		// send them again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
 		defer cancel()
-		err = s.deps.UsageSink.Append(ctx, records)
+		err = s.deps.UsageSink.Insert(ctx, records)
 	}
 	if err != nil {
 		s.writeProblem(w, s.problem(r.Context(), err))

@@ -15,6 +15,8 @@ import (
 	"tollgate/internal/directory"
 	"tollgate/internal/feed"
 	"tollgate/internal/ids"
+	"tollgate/metering"
+	"tollgate/quota"
 )
 
 // Problem is the wire form of every error of the admin API (RFC 9457).
@@ -102,6 +104,17 @@ var problemRows = []problemRow{
 	{err: billing.ErrNotReversible, status: 409, code: "NOT_REVERSIBLE", title: "Cannot be reversed", detail: "only a top-up can be reversed, and only once"},
 	{err: billing.ErrCursor, status: 422, code: "INVALID", title: "Invalid input"},
 
+	{err: metering.ErrNotFound, status: 404, code: "NOT_FOUND", title: "Not found", detail: "no call with this request id is known to you; it may take a moment to arrive, or be older than what is kept"},
+	{err: metering.ErrInput, status: 422, code: "INVALID", title: "Invalid input"},
+	{err: metering.ErrCursor, status: 422, code: "INVALID", title: "Invalid input"},
+
+	{err: quota.ErrUnavailable, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
+	{err: quota.ErrClosed, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
+	{err: quota.ErrExhausted, status: 409, code: "EXHAUSTED", title: "Used up"},
+	{err: quota.ErrNoPackage, status: 409, code: "NO_PACKAGE", title: "No package"},
+	{err: quota.ErrResolved, status: 500, code: "INTERNAL", title: "Internal error", detail: internalDetail},
+	{err: quota.ErrIncarnation, status: 500, code: "INTERNAL", title: "Internal error", detail: internalDetail},
+
 	{err: feed.ErrBatch, status: 400, code: "MALFORMED", title: "Malformed request", detail: "the batch of usage records is damaged; send it again"},
 	{err: feed.ErrProof, status: 401, code: feed.CodeProof, title: "Feed secret not proven"},
 	{err: feed.ErrSkew, status: 401, code: feed.CodeSkew, title: "Clocks differ"},
@@ -145,16 +158,17 @@ func problemOf(ctx context.Context, err error) (p *Problem, known bool) {
 		}
 		return p, true
 	}
-	// billing's own text lists every fault or amount: these two carry data that
-	// is the caller's own.
+	// These texts list the amounts or faults of the caller's own request.
 	var poor *billing.InsufficientBalanceError
 	if errors.As(err, &poor) {
 		return newProblem(ctx, 402, "INSUFFICIENT_BALANCE", "Insufficient balance", poor.Error()), true
 	}
-	if errors.Is(err, billing.ErrInvalid) {
-		p = newProblem(ctx, 422, "INVALID", "Invalid input", "the input is not valid; correct what `errors` lists and send it again")
-		p.Errors = billingFaults(err)
-		return p, true
+	for _, sentinel := range []error{billing.ErrInvalid, metering.ErrInput} {
+		if errors.Is(err, sentinel) {
+			p = newProblem(ctx, 422, "INVALID", "Invalid input", "the input is not valid; correct what `errors` lists and send it again")
+			p.Errors = joinedFaults(err, sentinel)
+			return p, true
+		}
 	}
 	for _, row := range problemRows {
 		if !errors.Is(err, row.err) {
@@ -173,15 +187,15 @@ func problemOf(ctx context.Context, err error) (p *Problem, known bool) {
 	return newProblem(ctx, 500, "INTERNAL", "Internal error", internalDetail), false
 }
 
-// billingFaults lists the faults that billing joined behind ErrInvalid.
-func billingFaults(err error) []ProblemFault {
-	_, text, ok := strings.Cut(err.Error(), billing.ErrInvalid.Error()+": ")
+// joinedFaults lists the faults that a package joined behind its sentinel.
+func joinedFaults(err, sentinel error) []ProblemFault {
+	_, text, ok := strings.Cut(err.Error(), sentinel.Error()+": ")
 	if !ok {
 		return nil
 	}
 	var out []ProblemFault
 	for line := range strings.SplitSeq(text, "\n") {
-		out = append(out, ProblemFault{Location: "body", Message: line})
+		out = append(out, ProblemFault{Location: "request", Message: line})
 	}
 	return out
 }

@@ -63,9 +63,9 @@ func NewUsageSink(cfg Config) (*UsageSink, error) {
 	return &UsageSink{cfg: cfg}, nil
 }
 
-// Append returns nil once every record is kept. After an error some may be:
+// Insert returns nil once every record is kept. After an error some may be:
 // the caller sends all of them again, which is harmless (METER-12).
-func (s *UsageSink) Append(ctx context.Context, records []usage.Record) error {
+func (s *UsageSink) Insert(ctx context.Context, records []usage.Record) error {
 	var body []byte
 	for len(records) > 0 {
 		n := 0
