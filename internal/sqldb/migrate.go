@@ -2,9 +2,13 @@ package sqldb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -36,6 +40,11 @@ func (db *DB) Migrate(ctx context.Context, m Migrations) error {
 		return err
 	}
 	defer release()
+	unlock, err := db.lockFile(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	// GetVersions makes the history table on first use, so a missing right to
 	// create tables shows here.
 	current, newest, err := provider.GetVersions(ctx)
@@ -64,6 +73,39 @@ func (db *DB) SchemaVersions(ctx context.Context, m Migrations) (current, newest
 		return 0, 0, err
 	}
 	return provider.GetVersions(ctx)
+}
+
+// migrateWait bounds the wait for another process that migrates the same file.
+const migrateWait = time.Minute
+
+// lockFile keeps other processes from migrating the same SQLite file, for which
+// the migration runner has no lock of its own. It returns at once for
+// PostgreSQL, where an advisory lock does that.
+func (db *DB) lockFile(ctx context.Context) (unlock func(), err error) {
+	if db.engine != SQLite {
+		return func() {}, nil
+	}
+	path := db.where + ".migrate"
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock file %s cannot be written: %w: give this user write permission on its folder", path, cause(err))
+	}
+	ctx, cancel := context.WithTimeout(ctx, migrateWait)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil // which also unlocks it
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if err := backoff(ctx, attempt); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("another process has been changing the schema of %s for too long: wait for it to end: %w", db.where, err)
+		}
+	}
 }
 
 func (db *DB) provider(m Migrations) (*goose.Provider, error) {

@@ -67,7 +67,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	for name, o := range map[string]Options{"sqlite": {Dir: t.TempDir()}, "postgres": {URL: postgres.URL(t)}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dbs := make([]*DB, 4)
+			dbs := make([]*DB, 8)
 			for i := range dbs {
 				dbs[i] = open(t, o)
 			}
