@@ -194,7 +194,7 @@ func (s *Store) asOf(ctx context.Context, res *Result) error {
 // where returns the condition of a filter and a time with its arguments.
 func (f *Filter) where(from, to time.Time) (string, []any) {
 	var b strings.Builder
-	args := []any{from.UnixMilli(), to.UnixMilli()}
+	args := []any{ceilMilli(from), ceilMilli(to)}
 	b.WriteString(" WHERE time >= ? AND time < ?")
 	in := func(column string, n int) {
 		fmt.Fprintf(&b, " AND %s IN (%s)", column, strings.TrimSuffix(strings.Repeat("?, ", n), ", "))
@@ -249,6 +249,10 @@ func (f *Filter) where(from, to time.Time) (string, []any) {
 	}
 	return b.String(), args
 }
+
+// ceilMilli rounds up: instants are stored in whole milliseconds, so both ends
+// of a half-open range round the same way.
+func ceilMilli(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
 // List returns single records, newest first, a page at a time.
 func (s *Store) List(ctx context.Context, in ListInput) (Page, error) {
