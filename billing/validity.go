@@ -44,7 +44,8 @@ func (v Validity) Validate() error {
 // Expires returns the instant at which a lot that became effective at from is
 // over, the zero Time for never. Months are calendar months in zone: the same
 // wall clock time on the same day, or on the month's last day where the month
-// has no such day (31 January and one month is 28 or 29 February).
+// has no such day (31 January and one month is 28 or 29 February), with
+// localTime's rules for the change to and from summer time.
 func (v Validity) Expires(from time.Time, zone string) (time.Time, error) {
 	switch {
 	case v.Duration != 0:
@@ -63,9 +64,33 @@ func (v Validity) Expires(from time.Time, zone string) (time.Time, error) {
 func addMonths(t time.Time, months int) time.Time {
 	y, m, d := t.Date()
 	hour, minute, sec := t.Clock()
-	first := time.Date(y, m+time.Month(months), 1, 0, 0, 0, 0, t.Location())
+	first := time.Date(y, m+time.Month(months), 1, 0, 0, 0, 0, time.UTC)
 	last := first.AddDate(0, 1, -1).Day()
-	return time.Date(first.Year(), first.Month(), min(d, last), hour, minute, sec, t.Nanosecond(), t.Location())
+	return localTime(time.Date(first.Year(), first.Month(), min(d, last), hour, minute, sec, t.Nanosecond(), time.UTC), t.Location())
+}
+
+// localTime returns the instant at which clocks in loc show wall. Where they
+// never do, because they were put forward over it, it is the instant of that
+// change; where they do so twice, the first time.
+func localTime(wall time.Time, loc *time.Location) time.Time {
+	y, m, d := wall.Date()
+	t := time.Date(y, m, d, wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), loc)
+	_, offset := t.Zone()
+	shown := t.Add(time.Duration(offset) * time.Second).UTC() // what clocks show at t
+	begin, end := t.ZoneBounds()
+	switch {
+	case shown.Before(wall):
+		return end
+	case shown.After(wall):
+		return begin
+	case begin.IsZero(): // the zone never changed before
+		return t
+	}
+	_, before := begin.Add(-1).Zone()
+	if earlier := t.Add(time.Duration(offset-before) * time.Second); earlier.Before(begin) {
+		return earlier
+	}
+	return t
 }
 
 // loadZone returns the IANA zone of that name, Asia/Shanghai for "".

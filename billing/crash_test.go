@@ -1,0 +1,5 @@
+package billing
+
+const crashChild = "BILLING_TEST_CRASH_CHILD"
+
+func runCrashChild() {}
