@@ -80,8 +80,8 @@ node_local_there() { compgen -G "$clients/.node/node_modules/node-linux-*/bin/no
 
 if $check; then
   packages_there || say "missing: the npm packages in $clients"
-  [ "${#packages[@]}" -eq 0 ] && packages_there
-  exit
+  if [ "${#packages[@]}" -eq 0 ] && packages_there; then exit 0; fi
+  exit 1
 fi
 if ! node_new_enough && ! node_local_there; then
   case "$(uname -m)" in
