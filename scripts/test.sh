@@ -5,7 +5,8 @@
 # are the ones with the concurrency of the data plane, and they build quickly.
 # SQLite is C translated to Go; under the race detector it takes minutes to
 # build and a multiple of the time to run, so what links it runs without.
-# `make race` runs everything with it.
+# The end-to-end tests are clients of another process, where the detector would
+# only slow the load. `make race` runs everything with it, that process too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,8 +25,8 @@ raced=() plain=()
 while read -r path deps; do
   case "$path" in *.test) ;; *) continue ;; esac
   path=${path%.test}
-  case " $deps " in
-    *" modernc.org/sqlite "*) plain+=("$path") ;;
+  case "$path $deps " in
+    */internal/e2e\ * | *" modernc.org/sqlite "*) plain+=("$path") ;;
     *) raced+=("$path") ;;
   esac
 done <<<"$listed"
