@@ -168,23 +168,24 @@ func reply[T any](v T) *body[T] { return &body[T]{v} }
 
 type none struct{}
 
-// byID is the input of an operation on one thing.
-type byID struct {
+// ByID is the part of an input that names one thing. It is exported, as the two
+// below, because huma looks into exported embedded fields only.
+type ByID struct {
 	ID string `path:"id" maxLength:"64" doc:"Its id."`
 }
 
-// paged is the input of a list.
-type paged struct {
+// Paged is the part of an input that asks for a part of a list.
+type Paged struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"How many at most."`
 	Cursor string `query:"cursor" maxLength:"128" doc:"The next of the part before."`
 }
 
 // page asks for one more than is wanted: its presence says that there is a
 // following part.
-func (p paged) page() Page { return Page{Cursor: p.Cursor, Limit: p.Limit + 1} }
+func (p Paged) page() Page { return Page{Cursor: p.Cursor, Limit: p.Limit + 1} }
 
 // part cuts what page asked too much and converts the rest.
-func part[T, W any](p paged, items []T, id func(*T) string, wire func(*T) W) *body[list[W]] {
+func part[T, W any](p Paged, items []T, id func(*T) string, wire func(*T) W) *body[list[W]] {
 	out := list[W]{Items: make([]W, 0, len(items))}
 	if len(items) > p.Limit {
 		items = items[:p.Limit]
@@ -198,12 +199,13 @@ func part[T, W any](p paged, items []T, id func(*T) string, wire func(*T) W) *bo
 
 func same[T any](v *T) T { return *v }
 
-// repeatable is the header of creations (ORDER-15).
-type repeatable struct {
+// Repeatable is the part of an input that lets a creation be repeated safely
+// (ORDER-15).
+type Repeatable struct {
 	Key string `header:"Idempotency-Key" maxLength:"255" doc:"Makes the request repeatable: choose a random text, and send the same one when you repeat it."`
 }
 
-func (r repeatable) once(a Actor, operation string) onceKey {
+func (r Repeatable) once(a Actor, operation string) onceKey {
 	return onceKey{Scope: a.scope(), Key: r.Key, Operation: operation}
 }
 

@@ -60,7 +60,7 @@ func (s *Server) registerApplications() {
 	const tag = "Applications"
 	handle(s, route{method: http.MethodPost, path: "/applications", id: "create-application", tag: tag, summary: "Make an application with a key pair", roles: buyerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body struct {
 				Account string `json:"account_id,omitempty" maxLength:"64" doc:"For operators; the buyer's own account otherwise."`
 				Name    string `json:"name" minLength:"1" maxLength:"64" doc:"Unique within the account."`
@@ -80,7 +80,7 @@ func (s *Server) registerApplications() {
 
 	handle(s, route{method: http.MethodGet, path: "/applications", id: "list-applications", tag: tag, summary: "List applications", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 		}) (*body[list[wireApplication]], error) {
 			account, err := listAccount(a, in.Account)
@@ -91,11 +91,11 @@ func (s *Server) registerApplications() {
 			if err != nil {
 				return nil, err
 			}
-			return part(in.paged, items, func(v *Application) string { return v.ID }, showApplication), nil
+			return part(in.Paged, items, func(v *Application) string { return v.ID }, showApplication), nil
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/applications/{id}", id: "get-application", tag: tag, summary: "Show an application", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*body[wireApplication], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[wireApplication], error) {
 			app, err := s.applicationFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -104,7 +104,7 @@ func (s *Server) registerApplications() {
 		})
 
 	handle(s, route{method: http.MethodDelete, path: "/applications/{id}", id: "delete-application", tag: tag, summary: "Delete an application: its credentials end at once", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*none, error) {
+		func(ctx context.Context, a Actor, in *ByID) (*none, error) {
 			if _, err := s.applicationFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}
@@ -124,7 +124,7 @@ func (s *Server) registerApplications() {
 	} {
 		// The secret is the buyer's alone: an operator cannot read it.
 		handle(s, route{method: http.MethodPost, path: "/applications/{id}/secret/" + action.name, id: action.name + "-app-secret", tag: tag, summary: action.summary, roles: buyerOnly},
-			func(ctx context.Context, a Actor, in *byID) (*body[wireSecret], error) {
+			func(ctx context.Context, a Actor, in *ByID) (*body[wireSecret], error) {
 				app, err := s.applicationFor(ctx, a, in.ID)
 				if err != nil {
 					return nil, err
@@ -138,7 +138,7 @@ func (s *Server) registerApplications() {
 	}
 
 	type binding struct {
-		byID
+		ByID
 		Product string `path:"product_id" maxLength:"64" doc:"The product's id."`
 	}
 	for _, action := range []struct {
@@ -166,8 +166,8 @@ func (s *Server) registerApplications() {
 func (s *Server) registerAppCodes(tag string) {
 	handle(s, route{method: http.MethodPost, path: "/applications/{id}/app-codes", id: "create-app-code", tag: tag, summary: "Add an AppCode; it is shown once", roles: buyerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
-			repeatable
+			ByID
+			Repeatable
 			Body struct {
 				Code string `json:"app_code,omitempty" maxLength:"180" doc:"64 to 180 characters of your choice; left out, one is made."`
 			}
@@ -184,7 +184,7 @@ func (s *Server) registerAppCodes(tag string) {
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/applications/{id}/app-codes", id: "list-app-codes", tag: tag, summary: "List the AppCodes of an application", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*body[list[AppCode]], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[list[AppCode]], error) {
 			if _, err := s.applicationFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}
@@ -197,7 +197,7 @@ func (s *Server) registerAppCodes(tag string) {
 
 	handle(s, route{method: http.MethodDelete, path: "/applications/{id}/app-codes/{code_id}", id: "delete-app-code", tag: tag, summary: "End an AppCode, at once", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
+			ByID
 			Code string `path:"code_id" maxLength:"64" doc:"The AppCode's id."`
 		}) (*none, error) {
 			if _, err := s.applicationFor(ctx, a, in.ID); err != nil {

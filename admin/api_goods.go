@@ -90,8 +90,8 @@ func (s *Server) registerGoods() {
 	const tag = "Specs"
 	handle(s, route{method: http.MethodPost, path: "/products/{id}/specs", id: "create-spec", tag: tag, summary: "Put a package of a product on sale", roles: sellerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
-			repeatable
+			ByID
+			Repeatable
 			Body specCreate
 		}) (*body[wireSpec], error) {
 			p, err := s.productFor(ctx, a, in.ID)
@@ -112,8 +112,8 @@ func (s *Server) registerGoods() {
 
 	handle(s, route{method: http.MethodGet, path: "/products/{id}/specs", id: "list-specs", tag: tag, summary: "List the packages of a product; to a buyer those on sale", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
-			paged
+			ByID
+			Paged
 		}) (*body[list[wireSpec]], error) {
 			if _, err := s.productFor(ctx, a, in.ID); err != nil {
 				return nil, err
@@ -130,7 +130,7 @@ func (s *Server) registerGoods() {
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/specs/{id}", id: "get-spec", tag: tag, summary: "Show a package", roles: anyRole},
-		func(ctx context.Context, a Actor, in *byID) (*body[wireSpec], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[wireSpec], error) {
 			spec, err := s.specFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -146,7 +146,7 @@ func (s *Server) registerGoods() {
 		{"offer", "Put a withdrawn package on sale again", billing.SpecOnSale},
 	} {
 		handle(s, route{method: http.MethodPost, path: "/specs/{id}/" + action.name, id: action.name + "-spec", tag: tag, summary: action.summary, roles: sellerSide},
-			func(ctx context.Context, a Actor, in *byID) (*body[wireSpec], error) {
+			func(ctx context.Context, a Actor, in *ByID) (*body[wireSpec], error) {
 				if _, err := s.specFor(ctx, a, in.ID); err != nil {
 					return nil, err
 				}
@@ -173,7 +173,7 @@ func (s *Server) specFor(ctx context.Context, a Actor, id string) (billing.Spec,
 }
 
 // billing is the page as billing takes it.
-func (p paged) billing() billing.Page { return billing.Page{Limit: p.Limit, Cursor: p.Cursor} }
+func (p Paged) billing() billing.Page { return billing.Page{Limit: p.Limit, Cursor: p.Cursor} }
 
 // listed converts a part of one of billing's lists.
 func listed[T, W any](items []T, next string, wire func(*T) W) *body[list[W]] {

@@ -30,7 +30,7 @@ func (s *Server) registerIdentity() {
 
 	handle(s, route{method: http.MethodPost, path: "/accounts", id: "create-account", tag: tag, summary: "Make an account", roles: operatorOnly, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body AccountInput
 		}) (*body[Account], error) {
 			account, err := s.createAccount(ctx, in.once(a, "create-account"), in.Body)
@@ -43,18 +43,18 @@ func (s *Server) registerIdentity() {
 
 	handle(s, route{method: http.MethodGet, path: "/accounts", id: "list-accounts", tag: tag, summary: "List accounts", roles: operatorOnly},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Kind Role `query:"kind" enum:"buyer,seller" doc:"Only these."`
 		}) (*body[list[Account]], error) {
 			items, err := s.Accounts(ctx, in.Kind, in.page())
 			if err != nil {
 				return nil, err
 			}
-			return part(in.paged, items, func(v *Account) string { return v.ID }, same), nil
+			return part(in.Paged, items, func(v *Account) string { return v.ID }, same), nil
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/accounts/{id}", id: "get-account", tag: tag, summary: "Show an account", roles: anyRole},
-		func(ctx context.Context, a Actor, in *byID) (*body[Account], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[Account], error) {
 			if !a.owns(in.ID) {
 				return nil, ErrNotFound
 			}
@@ -67,7 +67,7 @@ func (s *Server) registerIdentity() {
 
 	handle(s, route{method: http.MethodPost, path: "/tokens", id: "create-token", tag: tag, summary: "Make a bearer token", roles: operatorOnly, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body TokenInput
 		}) (*body[NewToken], error) {
 			token, err := s.createToken(ctx, in.once(a, "create-token"), in.Body)
@@ -80,18 +80,18 @@ func (s *Server) registerIdentity() {
 
 	handle(s, route{method: http.MethodGet, path: "/tokens", id: "list-tokens", tag: tag, summary: "List bearer tokens", roles: operatorOnly},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this account."`
 		}) (*body[list[Token]], error) {
 			items, err := s.Tokens(ctx, in.Account, in.page())
 			if err != nil {
 				return nil, err
 			}
-			return part(in.paged, items, func(v *Token) string { return v.ID }, same), nil
+			return part(in.Paged, items, func(v *Token) string { return v.ID }, same), nil
 		})
 
 	handle(s, route{method: http.MethodDelete, path: "/tokens/{id}", id: "revoke-token", tag: tag, summary: "Revoke a bearer token, at once", roles: operatorOnly},
-		func(ctx context.Context, a Actor, in *byID) (*none, error) {
+		func(ctx context.Context, a Actor, in *ByID) (*none, error) {
 			if err := s.RevokeToken(ctx, in.ID); err != nil {
 				return nil, err
 			}

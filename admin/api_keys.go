@@ -19,7 +19,7 @@ func (s *Server) registerAPIKeys() {
 	const tag = "API keys"
 	handle(s, route{method: http.MethodPost, path: "/api-keys", id: "create-api-key", tag: tag, summary: "Make an API key; it is shown once", roles: buyerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body struct {
 				Account     string   `json:"account_id,omitempty" maxLength:"64" doc:"For operators; the buyer's own account otherwise."`
 				Description string   `json:"description,omitempty" maxLength:"255"`
@@ -40,7 +40,7 @@ func (s *Server) registerAPIKeys() {
 
 	handle(s, route{method: http.MethodGet, path: "/api-keys", id: "list-api-keys", tag: tag, summary: "List API keys", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 		}) (*body[list[APIKey]], error) {
 			account, err := listAccount(a, in.Account)
@@ -51,11 +51,11 @@ func (s *Server) registerAPIKeys() {
 			if err != nil {
 				return nil, err
 			}
-			return part(in.paged, items, func(k *APIKey) string { return k.ID }, same), nil
+			return part(in.Paged, items, func(k *APIKey) string { return k.ID }, same), nil
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/api-keys/{id}", id: "get-api-key", tag: tag, summary: "Show an API key, without its secret", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*body[APIKey], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[APIKey], error) {
 			k, err := s.apiKeyFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -65,7 +65,7 @@ func (s *Server) registerAPIKeys() {
 
 	handle(s, route{method: http.MethodPatch, path: "/api-keys/{id}", id: "update-api-key", tag: tag, summary: "Enable, disable, describe or narrow an API key", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
+			ByID
 			Body struct {
 				Description *string   `json:"description,omitempty" maxLength:"255"`
 				Products    *[]string `json:"products,omitempty" maxItems:"256" doc:"[] lets it call all that the account has bought."`
@@ -84,7 +84,7 @@ func (s *Server) registerAPIKeys() {
 		})
 
 	handle(s, route{method: http.MethodDelete, path: "/api-keys/{id}", id: "delete-api-key", tag: tag, summary: "End an API key, at once and for good", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*none, error) {
+		func(ctx context.Context, a Actor, in *ByID) (*none, error) {
 			if _, err := s.apiKeyFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}

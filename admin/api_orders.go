@@ -120,7 +120,7 @@ func (s *Server) TopUp(ctx context.Context, in billing.TopUpInput) (billing.Entr
 func (s *Server) registerOrders() {
 	const tag = "Money and orders"
 	handle(s, route{method: http.MethodGet, path: "/accounts/{id}/balance", id: "get-balance", tag: tag, summary: "Show a buyer's balance", roles: buyerSide},
-		func(ctx context.Context, a Actor, in *byID) (*body[wireBalance], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[wireBalance], error) {
 			if err := s.buyerFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}
@@ -133,8 +133,8 @@ func (s *Server) registerOrders() {
 
 	handle(s, route{method: http.MethodGet, path: "/accounts/{id}/statement", id: "get-statement", tag: tag, summary: "List what changed a buyer's balance", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
-			paged
+			ByID
+			Paged
 			From time.Time `query:"from" doc:"Not before."`
 			To   time.Time `query:"to" doc:"Before."`
 		}) (*body[list[wireEntry]], error) {
@@ -150,8 +150,8 @@ func (s *Server) registerOrders() {
 
 	handle(s, route{method: http.MethodPost, path: "/accounts/{id}/top-ups", id: "top-up", tag: tag, summary: "Book money into a buyer's balance", roles: operatorOnly, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
-			repeatable
+			ByID
+			Repeatable
 			Body struct {
 				Amount  string `json:"amount" doc:"Yuan, more than 0." example:"500.00"`
 				Receipt string `json:"receipt,omitempty" maxLength:"255" doc:"Where the money came from."`
@@ -174,7 +174,7 @@ func (s *Server) registerOrders() {
 
 	handle(s, route{method: http.MethodPost, path: "/orders", id: "create-order", tag: tag, summary: "Buy a package with the balance", roles: buyerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body struct {
 				Account  string `json:"account_id,omitempty" maxLength:"64" doc:"For operators; the buyer's own account otherwise."`
 				Spec     string `json:"spec_id" minLength:"1" maxLength:"64"`
@@ -195,7 +195,7 @@ func (s *Server) registerOrders() {
 
 	handle(s, route{method: http.MethodGet, path: "/orders", id: "list-orders", tag: tag, summary: "List orders: a buyer's own, a seller's sales", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Account string             `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 			Product string             `query:"product_id" maxLength:"64" doc:"Only those of this product."`
 			State   billing.OrderState `query:"state" enum:"pending_payment,processing,completed,cancelled,failed" doc:"Only these."`
@@ -219,7 +219,7 @@ func (s *Server) registerOrders() {
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/orders/{id}", id: "get-order", tag: tag, summary: "Show an order", roles: anyRole},
-		func(ctx context.Context, a Actor, in *byID) (*body[wireOrder], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[wireOrder], error) {
 			o, err := s.deps.Billing.Order(ctx, in.ID)
 			if err != nil {
 				return nil, err

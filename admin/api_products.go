@@ -210,7 +210,7 @@ func (s *Server) registerProducts() {
 	const tag = "Products"
 	handle(s, route{method: http.MethodPost, path: "/products", id: "create-product", tag: tag, summary: "Make a product, not published yet", roles: sellerSide, status: 201},
 		func(ctx context.Context, a Actor, in *struct {
-			repeatable
+			Repeatable
 			Body productCreate
 		}) (*productAnswer, error) {
 			b := &in.Body
@@ -235,7 +235,7 @@ func (s *Server) registerProducts() {
 
 	handle(s, route{method: http.MethodGet, path: "/products", id: "list-products", tag: tag, summary: "List products: a seller's own, to a buyer the published", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Kind   directory.Kind `query:"kind" enum:"api,llm" doc:"Only these."`
 			Seller string         `query:"seller_id" maxLength:"64" doc:"Only those of this seller."`
 		}) (*body[list[wireProduct]], error) {
@@ -251,11 +251,11 @@ func (s *Server) registerProducts() {
 			if err != nil {
 				return nil, err
 			}
-			return part(in.paged, items, func(p *Product) string { return p.ID }, func(p *Product) wireProduct { return s.wireProduct(a, p) }), nil
+			return part(in.Paged, items, func(p *Product) string { return p.ID }, func(p *Product) wireProduct { return s.wireProduct(a, p) }), nil
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/products/{id}", id: "get-product", tag: tag, summary: "Show a product", roles: anyRole},
-		func(ctx context.Context, a Actor, in *byID) (*productAnswer, error) {
+		func(ctx context.Context, a Actor, in *ByID) (*productAnswer, error) {
 			p, err := s.productFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -265,7 +265,7 @@ func (s *Server) registerProducts() {
 
 	handle(s, route{method: http.MethodPatch, path: "/products/{id}", id: "update-product", tag: tag, summary: "Change a product", roles: sellerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
+			ByID
 			IfMatch string `header:"If-Match" maxLength:"128" doc:"The ETag you read, or * for any."`
 			Body    productPatch
 		}) (*productAnswer, error) {
@@ -300,7 +300,7 @@ func (s *Server) registerProducts() {
 		{"unpublish", "Withdraw a product: gateways stop serving it within seconds", false},
 	} {
 		handle(s, route{method: http.MethodPost, path: "/products/{id}/" + action.name, id: action.name + "-product", tag: tag, summary: action.summary, roles: sellerSide},
-			func(ctx context.Context, a Actor, in *byID) (*productAnswer, error) {
+			func(ctx context.Context, a Actor, in *ByID) (*productAnswer, error) {
 				if _, err := s.productFor(ctx, a, in.ID); err != nil {
 					return nil, err
 				}

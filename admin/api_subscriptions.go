@@ -79,7 +79,8 @@ func (s *Server) subscriptionFor(ctx context.Context, a Actor, id string) (billi
 	return billing.Subscription{}, billing.ErrSubscriptionNotFound
 }
 
-type unitTotals struct {
+// UnitTotals are the figures of one billing item, summed over lots (PKG-9).
+type UnitTotals struct {
 	Unit      string `json:"unit" doc:"The billing item the figures are of."`
 	Granted   int64  `json:"granted" doc:"granted = remaining + leased + used + lapsed, for each lot and in total."`
 	Used      int64  `json:"used"`
@@ -110,16 +111,16 @@ type wireLot struct {
 
 type wireQuotaBalance struct {
 	Subscription string `json:"subscription_id"`
-	unitTotals
+	UnitTotals
 	AsOf  time.Time    `json:"as_of" doc:"How fresh the figures are (PKG-30)."`
-	Units []unitTotals `json:"units" doc:"The figures of each billing item, where there are several."`
+	Units []UnitTotals `json:"units" doc:"The figures of each billing item, where there are several."`
 	Lots  []wireLot    `json:"lots" doc:"In the order in which they are used, all billing items."`
 }
 
 // showQuota sums the lots of b by unit (PKG-9). The top figures are of unit.
 func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireQuotaBalance {
-	var sums [usage.NumUnits]unitTotals
-	out := wireQuotaBalance{Subscription: b.Subscription, AsOf: b.AsOf, Units: []unitTotals{}, Lots: []wireLot{}}
+	var sums [usage.NumUnits]UnitTotals
+	out := wireQuotaBalance{Subscription: b.Subscription, AsOf: b.AsOf, Units: []UnitTotals{}, Lots: []wireLot{}}
 	for i := range b.Lots {
 		l := &b.Lots[i]
 		t := &sums[l.Unit]
@@ -138,7 +139,7 @@ func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireQuotaBal
 		sums[u].Unit, sums[u].Overrun = u.String(), b.Overrun[u]
 		out.Units = append(out.Units, sums[u])
 	}
-	out.unitTotals = sums[unit]
+	out.UnitTotals = sums[unit]
 	return out
 }
 
@@ -146,7 +147,7 @@ func (s *Server) registerSubscriptions() {
 	const tag = "Subscriptions"
 	handle(s, route{method: http.MethodGet, path: "/subscriptions", id: "list-subscriptions", tag: tag, summary: "List subscriptions", roles: buyerSide},
 		func(ctx context.Context, a Actor, in *struct {
-			paged
+			Paged
 			Account string                      `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 			Product string                      `query:"product_id" maxLength:"64" doc:"Only those of this product."`
 			State   directory.SubscriptionState `query:"state" enum:"active,frozen,closed" doc:"Only these."`
@@ -163,7 +164,7 @@ func (s *Server) registerSubscriptions() {
 		})
 
 	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}", id: "get-subscription", tag: tag, summary: "Show a subscription", roles: anyRole},
-		func(ctx context.Context, a Actor, in *byID) (*body[wireSubscription], error) {
+		func(ctx context.Context, a Actor, in *ByID) (*body[wireSubscription], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -185,7 +186,7 @@ func (s *Server) registerSubscriptions() {
 	} {
 		handle(s, route{method: http.MethodPost, path: "/subscriptions/{id}/" + action.name, id: action.name + "-subscription", tag: tag, summary: action.summary, roles: operatorOnly},
 			func(ctx context.Context, a Actor, in *struct {
-				byID
+				ByID
 				Body struct {
 					Reason string `json:"reason" minLength:"1" maxLength:"255" doc:"The buyer reads it."`
 				}
@@ -201,7 +202,7 @@ func (s *Server) registerSubscriptions() {
 
 	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}/quota", id: "get-quota", tag: tag, summary: "What is left of a subscription's units", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
+			ByID
 			Unit string `query:"unit" enum:"call,token,input_token,output_token,image,second,character" doc:"Which billing item the top figures are of; default the first of the subscription's."`
 		}) (*body[wireQuotaBalance], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)

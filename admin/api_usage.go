@@ -24,7 +24,8 @@ func showUnits(u *usage.Units) amounts {
 	return out
 }
 
-type wireTotals struct {
+// UsageTotals are sums over calls.
+type UsageTotals struct {
 	Requests        int64   `json:"requests" doc:"Calls that were recorded, refused and failed ones included where they are."`
 	Counted         int64   `json:"counted" doc:"Of them, charged."`
 	Errors          int64   `json:"errors" doc:"Of them, answered with a status of 400 or more."`
@@ -40,7 +41,7 @@ type wireTotals struct {
 type wireUsageRow struct {
 	Group string     `json:"group" doc:"The id of the key, the API, model or status, or the start of the hour or day (RFC 3339)."`
 	Start *time.Time `json:"start,omitempty" doc:"When the hour or day begins."`
-	wireTotals
+	UsageTotals
 }
 
 type wireUsage struct {
@@ -50,11 +51,11 @@ type wireUsage struct {
 	GroupBy      metering.GroupBy `json:"group_by" enum:"hour,day,key,api,model,status"`
 	AsOf         *time.Time       `json:"as_of,omitempty" doc:"When the newest call in the figures was settled; they lag a little (METER-14)."`
 	Rows         []wireUsageRow   `json:"rows" doc:"Groups without calls have no row."`
-	Total        wireTotals       `json:"total"`
+	Total        UsageTotals       `json:"total"`
 }
 
-func showTotals(t *metering.Totals) wireTotals {
-	return wireTotals{
+func showTotals(t *metering.Totals) UsageTotals {
+	return UsageTotals{
 		Requests: t.Calls, Counted: t.Counted, Errors: t.Errors, Units: showUnits(&t.Units), Charged: showUnits(&t.Charged), Overrun: showUnits(&t.Overrun),
 		CachedTokens: t.Cached, ReasoningTokens: t.Reasoning, BytesIn: t.BytesIn, BytesOut: t.BytesOut,
 	}
@@ -121,7 +122,7 @@ func (s *Server) registerUsage() {
 	const tag = "Usage"
 	handle(s, route{method: http.MethodGet, path: "/subscriptions/{id}/usage", id: "get-usage", tag: tag, summary: "What a subscription used", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
-			byID
+			ByID
 			From    time.Time        `query:"from" doc:"Not before; default a day before to."`
 			To      time.Time        `query:"to" doc:"Before; default now."`
 			GroupBy metering.GroupBy `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
@@ -152,7 +153,7 @@ func (s *Server) registerUsage() {
 			out := wireUsage{Subscription: sub.ID, From: q.From, To: q.To, GroupBy: q.GroupBy, AsOf: instant(res.AsOf), Rows: []wireUsageRow{}, Total: showTotals(&res.Total)}
 			for i := range res.Rows {
 				r := &res.Rows[i]
-				out.Rows = append(out.Rows, wireUsageRow{Group: r.Key, Start: instant(r.Start), wireTotals: showTotals(&r.Totals)})
+				out.Rows = append(out.Rows, wireUsageRow{Group: r.Key, Start: instant(r.Start), UsageTotals: showTotals(&r.Totals)})
 			}
 			return reply(out), nil
 		})
