@@ -1,0 +1,210 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tollgate/internal/apisign"
+)
+
+// AuthKind is a kind of credential (gateway-wire sections 1 and 2).
+type AuthKind string
+
+// The kinds of credential a scenario can call with.
+const (
+	AuthNone      AuthKind = "none"
+	AuthAPIKey    AuthKind = "apikey"
+	AuthAppCode   AuthKind = "appcode"
+	AuthSignature AuthKind = "signature"
+)
+
+// Auth is the credential of a scenario.
+type Auth struct {
+	Kind   AuthKind
+	Key    string // the API key, the AppCode, or the AppKey
+	Secret string // the AppSecret
+	// Unique signs every call anew, with a number of its own in the signed
+	// header X-Sdk-Nonce, for products with replay protection. Otherwise a
+	// signature is kept for the second it was made in, which costs the
+	// generator less.
+	Unique bool
+}
+
+// Scenario is one kind of call of a load.
+type Scenario struct {
+	Name    string // unique within a load; it keys the result
+	Weight  int    // its share of the calls, by default 1
+	Method  string // by default GET, or POST with a body
+	URL     string // http or https
+	Headers []string
+	Body    string
+	Auth    Auth
+	// Stream says that the answer is an event stream that has to be complete:
+	// one without its last event counts as a failed stream.
+	Stream bool
+	// Subscription and Units say what a 2xx answer is expected to charge; they
+	// are for [Check].
+	Subscription string
+	Units        int64
+}
+
+// prepared is a scenario ready to be sent.
+type prepared struct {
+	Scenario
+	url  *url.URL
+	addr string
+	base []byte // everything up to the credential
+	end  []byte // the empty line and the body
+
+	request []byte // the whole, for the second in signedAt
+	signed  int64  // unix second, or call number with Unique
+}
+
+// Validate reports every fault of s.
+func (s *Scenario) Validate() error {
+	var faults []error
+	u, err := url.Parse(s.URL)
+	switch {
+	case err != nil:
+		faults = append(faults, fmt.Errorf("url: %w", err))
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		faults = append(faults, fmt.Errorf("url %q must begin with http:// or https:// and name a host", s.URL))
+	}
+	if s.Name == "" {
+		faults = append(faults, errors.New("it needs a name"))
+	}
+	if s.Weight < 0 {
+		faults = append(faults, errors.New("its weight must not be negative"))
+	}
+	for _, h := range s.Headers {
+		if name, _, ok := strings.Cut(h, ":"); !ok || strings.TrimSpace(name) == "" || strings.ContainsAny(h, "\r\n") {
+			faults = append(faults, fmt.Errorf("header %q must have the form 'Name: value'", h))
+		}
+	}
+	switch s.Auth.Kind {
+	case "", AuthNone:
+	case AuthAPIKey, AuthAppCode:
+		if s.Auth.Key == "" {
+			faults = append(faults, fmt.Errorf("auth %s needs a key", s.Auth.Kind))
+		}
+	case AuthSignature:
+		if s.Auth.Key == "" || s.Auth.Secret == "" {
+			faults = append(faults, errors.New("auth signature needs an AppKey and an AppSecret"))
+		}
+	default:
+		faults = append(faults, fmt.Errorf("auth %q is not known, use none, apikey, appcode or signature", s.Auth.Kind))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("scenario %q: %w", s.Name, err)
+	}
+	return nil
+}
+
+// prepare renders what does not change from call to call. s has been validated.
+func (s Scenario) prepare() (*prepared, error) {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return nil, err
+	}
+	if s.Method == "" {
+		s.Method = "GET"
+		if s.Body != "" {
+			s.Method = "POST"
+		}
+	}
+	p := &prepared{Scenario: s, url: u, addr: u.Host, signed: -1}
+	if u.Port() == "" {
+		p.addr += map[string]string{"http": ":80", "https": ":443"}[u.Scheme]
+	}
+	b := append([]byte(nil), s.Method+" "+u.RequestURI()+" HTTP/1.1\r\nHost: "+u.Host+"\r\n"...)
+	for _, h := range s.headers() {
+		b = append(b, h.name+": "+h.value+"\r\n"...)
+	}
+	if s.Body != "" || s.Method == "POST" || s.Method == "PUT" || s.Method == "PATCH" {
+		b = append(b, "Content-Length: "+strconv.Itoa(len(s.Body))+"\r\n"...)
+	}
+	switch s.Auth.Kind {
+	case AuthAPIKey:
+		b = append(b, "Authorization: Bearer "+s.Auth.Key+"\r\n"...)
+	case AuthAppCode:
+		b = append(b, "X-Apig-AppCode: "+s.Auth.Key+"\r\n"...)
+	}
+	p.base, p.end = b, append([]byte("\r\n"), s.Body...)
+	p.request = slices.Concat(p.base, p.end)
+	if s.Auth.Kind == AuthSignature {
+		if _, err := p.render(time.Now(), 0); err != nil { // to fail now, not in the middle of a run
+			return nil, fmt.Errorf("scenario %q: %w", s.Name, err)
+		}
+	}
+	return p, nil
+}
+
+func (s *Scenario) headers() []header {
+	var list []header
+	typed := false
+	for _, h := range s.Headers {
+		name, value, _ := strings.Cut(h, ":")
+		list = append(list, header{strings.TrimSpace(name), strings.TrimSpace(value)})
+		typed = typed || strings.EqualFold(strings.TrimSpace(name), "Content-Type")
+	}
+	if s.Body != "" && !typed {
+		list = append(list, header{"Content-Type", "application/json"})
+	}
+	return list
+}
+
+// render returns the bytes of one call: number n of the run, sent at now. They
+// are good until the next render.
+func (p *prepared) render(now time.Time, n int64) ([]byte, error) {
+	if p.Auth.Kind != AuthSignature {
+		return p.request, nil
+	}
+	stamp := now.Unix()
+	if p.Auth.Unique {
+		stamp = n
+	}
+	if stamp == p.signed {
+		return p.request, nil
+	}
+	fields := headerList{{apisign.HeaderDate, now.UTC().Format(apisign.DateLayout)}}
+	var names []string
+	if p.Auth.Unique {
+		fields = append(fields, header{"X-Sdk-Nonce", strconv.FormatInt(n, 10)})
+		names = append(names, "x-sdk-nonce")
+	}
+	r := apisign.Request{
+		Method: []byte(p.Method), Path: []byte(p.url.EscapedPath()), Query: []byte(p.url.RawQuery),
+		Host: []byte(p.url.Host), Headers: fields, Body: []byte(p.Body),
+	}
+	auth, err := apisign.AppendAuthorization(nil, &r, p.Auth.Key, []byte(p.Auth.Secret), names)
+	if err != nil {
+		return nil, err
+	}
+	b := append(p.request[:0], p.base...)
+	for _, f := range fields {
+		b = append(b, f.name+": "+f.value+"\r\n"...)
+	}
+	b = append(b, apisign.HeaderAuthorization+": "...)
+	b = append(b, auth...)
+	b = append(b, "\r\n"...)
+	p.request, p.signed = append(b, p.end...), stamp
+	return p.request, nil
+}
+
+// headerList lets a few fields be signed.
+type headerList []header
+
+// AppendValues implements apisign.Headers.
+func (l headerList) AppendValues(dst [][]byte, name []byte) [][]byte {
+	for _, h := range l {
+		if strings.EqualFold(h.name, string(name)) {
+			dst = append(dst, []byte(h.value))
+		}
+	}
+	return dst
+}
