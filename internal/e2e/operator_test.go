@@ -70,9 +70,7 @@ func TestOperatorErrors(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			p, exit := process.Run(t, refusalLimit, process.Spec{
-				Path: tollgate.Binary(t), Args: tc.args, Env: append(tc.env, "TOLLGATE_GATEWAY_TLS_LISTEN="+free), Dir: t.TempDir(),
-			})
+			p, exit := process.Run(t, refusalLimit, process.Spec{Path: tollgate.Binary(t), Args: tc.args, Env: tc.env, Dir: t.TempDir()})
 			checkRefusal(t, p, exit, tc.names)
 		})
 	}
@@ -124,7 +122,7 @@ func TestReadOnlyDataFolder(t *testing.T) {
 	if err := os.WriteFile(path, program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	spec := process.Spec{Path: path, Dir: dir, Env: []string{"TOLLGATE_GATEWAY_TLS_LISTEN=127.0.0.1:0"}, Args: []string{
+	spec := process.Spec{Path: path, Dir: dir, Args: []string{
 		"serve", "--demo", "--gateway-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data,
 	}}
 	if os.Getuid() == 0 {

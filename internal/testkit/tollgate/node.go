@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -134,7 +135,7 @@ func (n *Node) start(gateway, admin string, args ...string) {
 	if n.opts.Name != "" {
 		args = append(args, "--node", n.opts.Name)
 	}
-	env := append([]string{"TOLLGATE_GATEWAY_TLS_LISTEN=" + loopback}, n.opts.Env...)
+	env := slices.Clone(n.opts.Env)
 	for name, value := range map[string]string{
 		"TOLLGATE_QUOTA_STORE": n.opts.QuotaStore,
 		"TOLLGATE_SQL_STORE":   n.opts.SQLStore,
