@@ -35,6 +35,9 @@ func (j *Journal) pump() {
 		j.dirty.Store(false) // before looking: a later append pokes again
 		j.publish()
 		poke(j.kickFlush)
+		if j.active.Load().runsShort() {
+			poke(j.kickAlloc)
+		}
 		j.checkStall()
 	}
 }
@@ -191,6 +194,7 @@ func (j *Journal) allocator() {
 		case <-j.quit:
 			return
 		}
+		j.active.Load().prefault()
 		j.free()
 		if !j.allocate() {
 			retry.Reset(j.opt.StallLimit)

@@ -40,19 +40,9 @@ func Inspect(dir string, fn func(Record) error) (Report, error) {
 	if err != nil {
 		return r, fmt.Errorf("journal: %w", err)
 	}
-	fronts, err := listNumbered(n.Front, ".front")
+	fronts, err := n.listFronts(dir)
 	if err != nil {
 		return r, fmt.Errorf("journal: %w", err)
-	}
-	if moved := filepath.Join(dir, "front"); moved != n.Front {
-		more, err := listNumbered(moved, ".front")
-		if err != nil {
-			return r, fmt.Errorf("journal: %w", err)
-		}
-		if fronts == nil {
-			fronts = map[uint64]string{}
-		}
-		maps.Copy(fronts, more)
 	}
 	numbers := slices.Sorted(maps.Keys(segs))
 	for k := range fronts {

@@ -90,9 +90,6 @@ func (j *Journal) start() error {
 		return err
 	}
 	j.node = now
-	if err := os.MkdirAll(now.Front, 0o700); err != nil {
-		return fmt.Errorf("journal: front: %w: give a folder that can be written to", err)
-	}
 	for _, name := range j.opt.Consumers {
 		c, err := openConsumer(j, name)
 		if err != nil {
@@ -100,11 +97,14 @@ func (j *Journal) start() error {
 		}
 		j.cursors[name] = c
 	}
-	seq, err := j.recover(before.Front)
+	seq, err := j.recover(&before)
 	if err != nil {
 		return err
 	}
 	j.firstSeq = seq
+	if err := now.makeFronts(j.dir); err != nil {
+		return fmt.Errorf("journal: front: %w: give a folder that can be written to", err)
+	}
 
 	// Until a first segment is had, appends meet one that is closed already.
 	none := &segment{base: seq}
@@ -256,6 +256,7 @@ func (j *Journal) release() {
 	for _, c := range j.cursors {
 		_ = errors.Join(c.slots.sync(), c.slots.close())
 	}
+	j.node.dropFronts()
 	_ = j.lock.Close()
 }
 

@@ -100,12 +100,12 @@ func blank(b []byte) bool {
 // recover brings every segment of earlier boots into its final form on disk
 // and returns the seq for the next record. It may be interrupted anywhere and
 // run again.
-func (j *Journal) recover(oldFront string) (uint64, error) {
+func (j *Journal) recover(before *nodeState) (uint64, error) {
 	segs, err := listNumbered(j.dir, ".seg")
 	if err != nil {
 		return 0, fmt.Errorf("journal: %w", err)
 	}
-	fronts, err := listNumbered(oldFront, ".front")
+	fronts, err := before.ownFronts(j.dir)
 	if err != nil {
 		return 0, fmt.Errorf("journal: %w", err)
 	}
@@ -149,8 +149,8 @@ func (j *Journal) recover(oldFront string) (uint64, error) {
 		}
 	}
 	j.nextNumber = last + 1
-	if oldFront != j.node.Front {
-		_ = os.Remove(oldFront) // only when it is empty
+	if before.Front != j.node.Front {
+		before.dropFronts()
 	}
 	if r := &j.report; r.Unsealed > 0 || !r.OK() {
 		j.opt.Log.Warn("journal recovered", "dir", j.dir, "report", r.String())

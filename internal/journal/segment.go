@@ -36,6 +36,7 @@ type segment struct {
 	// closedAt is the tail at which the segment was closed to appends; 0 before.
 	closedAt atomic.Uint64
 
+	ahead     atomic.Uint32 // pages before this were made present
 	walk      sync.Mutex
 	committed atomic.Uint32 // all before this is committed
 	durable   atomic.Uint32 // all before this is on disk
@@ -86,7 +87,7 @@ func (j *Journal) newSegment() (*segment, error) {
 		nonce:  randomNonce(),
 		size:   uint32(j.opt.SegmentSize),
 		name:   segmentName(j.dir, j.nextNumber),
-		front:  frontName(j.node.Front, j.nextNumber),
+		front:  frontName(j.node.fronts(j.dir), j.nextNumber),
 	}
 	f, err := j.opt.disk.create(s.name, int64(j.opt.SegmentSize))
 	if err != nil {
@@ -99,6 +100,7 @@ func (j *Journal) newSegment() (*segment, error) {
 	}
 	s.mapped = true
 	s.file = f
+	s.ahead.Store(min(s.size, aheadBytes))
 	s.tail.Store(headerSize)
 	s.committed.Store(headerSize)
 	s.durable.Store(headerSize)
@@ -132,6 +134,29 @@ func (s *segment) unmap() {
 	if s.mapped {
 		s.mapped = false
 		_ = unix.Munmap(s.mem)
+	}
+}
+
+// aheadBytes is how much of a front is made present before it is needed. All
+// of it would count as the process's memory.
+const aheadBytes = 1 << 20
+
+// runsShort reports whether appenders come near the pages not yet present.
+func (s *segment) runsShort() bool {
+	ahead := s.ahead.Load()
+	return ahead < s.size && uint32(s.tail.Load())+aheadBytes/2 > ahead
+}
+
+// prefault makes the pages ahead of the tail present. It may wait for the
+// file system.
+func (s *segment) prefault() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	from := min(uint32(s.tail.Load()), s.size) &^ 4095
+	to := min(from+aheadBytes, s.size)
+	if s.mapped && from < to {
+		repopulate(s.mem[from:to])
+		s.ahead.Store(to)
 	}
 }
 

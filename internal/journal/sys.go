@@ -67,7 +67,7 @@ func (osDisk) open(name string) (file, error) {
 	return osFile{f}, nil
 }
 
-// createFront makes a mapped front of size bytes, every page of it present.
+// createFront makes a mapped front of size bytes, the first ones present.
 func createFront(name string, size int) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -83,7 +83,7 @@ func createFront(name string, size int) ([]byte, error) {
 		_ = os.Remove(name)
 		return nil, fmt.Errorf("map %s: %w", name, err)
 	}
-	populate(b)
+	populate(b[:min(size, aheadBytes)])
 	return b, nil
 }
 
