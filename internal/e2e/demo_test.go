@@ -72,16 +72,25 @@ func TestPrintedLinesWork(t *testing.T) {
 	var lines []string
 	wait.Until(t, 10*time.Second, "the lines to try", func(context.Context) error {
 		if lines = curlLines(n.Process().Output()); len(lines) == 0 {
-			return fmt.Errorf("no curl line in:\n%s", n.Process().Output())
+			return fmt.Errorf("no line to try in:\n%s", n.Process().Output())
 		}
 		return nil
 	})
-	for _, want := range []string{"tollgate sign", "X-Apig-AppCode", n.Demo.LLM.BaseURL} {
+	for _, want := range []string{"sign --demo", "X-Apig-AppCode", "OpenAI(base_url=\"" + n.Demo.LLM.BaseURL} {
 		if !strings.Contains(n.Process().Output(), want) {
 			t.Errorf("the printed text does not tell of %s", want)
 		}
 	}
 	for _, line := range lines {
+		if program, rest, ok := strings.Cut(line, " sign "); ok && program == "go run ." {
+			signed, exit := process.Run(t, time.Minute, process.Spec{
+				Path: "/bin/sh", Args: []string{"-c", tollgate.Binary(t) + " sign " + strings.TrimSuffix(rest, "| sh")}, Dir: t.TempDir(),
+			})
+			if line = strings.TrimSpace(signed.Stdout()); exit != 0 || !strings.HasPrefix(line, "curl ") {
+				t.Errorf("%s\nended with code %d: %s", rest, exit, signed.Output())
+				continue
+			}
+		}
 		// The status goes where the body cannot be mistaken for it.
 		line = strings.Replace(line, "curl ", curl+` -sS --fail-with-body -o /dev/null -w '%{http_code}' `, 1)
 		p, exit := process.Run(t, time.Minute, process.Spec{Path: "/bin/sh", Args: []string{"-c", line}, Dir: t.TempDir()})
@@ -91,12 +100,13 @@ func TestPrintedLinesWork(t *testing.T) {
 	}
 }
 
-// curlLines returns the curl commands in a text, continuation lines joined.
+// curlLines returns the commands in a text that call something, continuation
+// lines joined.
 func curlLines(text string) []string {
 	var lines []string
 	for scanner := bufio.NewScanner(strings.NewReader(strings.ReplaceAll(text, "\\\n", " "))); scanner.Scan(); {
 		line := strings.TrimPrefix(strings.TrimSpace(scanner.Text()), "$ ")
-		if strings.HasPrefix(line, "curl ") {
+		if strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "go run . sign ") {
 			lines = append(lines, line)
 		}
 	}

@@ -66,7 +66,6 @@ func TestOperatorErrors(t *testing.T) {
 		{name: "unknown role", args: []string{"serve", "--role", "barrier"}, names: "barrier"},
 		{name: "unknown command", args: []string{"sevre"}, names: "sevre"},
 		{name: "data folder under a file", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free, "--data", filepath.Join(file, "data")}, names: filepath.Join(file, "data")},
-		{name: "verify without data", args: []string{"verify", "--data", filepath.Join(dir, "absent")}, names: filepath.Join(dir, "absent")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
