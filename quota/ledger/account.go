@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -193,7 +194,7 @@ func compareOpen(x, y openLot) int {
 	if c := compareEnds(x.period.To, y.period.To); c != 0 {
 		return c
 	}
-	if c := x.Effective.Compare(y.Effective); c != 0 {
+	if c := cmp.Compare(x.Effective.UnixMilli(), y.Effective.UnixMilli()); c != 0 {
 		return c
 	}
 	return strings.Compare(x.ID, y.ID)
@@ -221,19 +222,13 @@ func compareEnds(x, y int64) int {
 	return 1
 }
 
-// bucketOf returns the bucket of a lot's period with its cap up to date: a cut
-// leaves what is used or outstanding, and takes it as it comes back. A period
-// that is over keeps the cap it had. A bucket that does not exist yet is not
-// made, only described.
+// bucketOf returns the bucket of a lot's period. One that does not exist yet is
+// not made, only described.
 func (a *Account) bucketOf(l *Lot, p quota.Period) *Bucket {
-	b := a.Buckets[BucketKey(l.ID, p.From)]
-	if b == nil {
-		return &Bucket{Cap: l.Amount}
+	if b := a.Buckets[BucketKey(l.ID, p.From)]; b != nil {
+		return b
 	}
-	if p.To == 0 || p.To > a.Clock {
-		b.Cap = max(l.Amount, min(b.Cap, b.used()+b.Out))
-	}
-	return b
+	return &Bucket{Cap: l.Amount}
 }
 
 // bucket returns the bucket with that key and makes it when it is missing. Of
@@ -268,29 +263,34 @@ func (a *Account) active(now int64) int64 {
 
 // ApplyGrant makes g the definition of its lot if it is newer.
 func (a *Account) ApplyGrant(env Env, g lot.Grant) bool {
-	now, _ := a.tick(env, 0)
-	if !a.define(g) {
+	if !a.define(env, g) {
 		return false
 	}
+	now, _ := a.tick(env, 0)
 	a.evaluate(now)
 	return true
 }
 
-func (a *Account) define(g lot.Grant) bool {
+// define takes over a newer definition of a lot. The period that is open, and
+// later ones, get its amount; a cut cannot take what is used already. Units
+// that are out at a cut can still be used: that is overrun then.
+func (a *Account) define(env Env, g lot.Grant) bool {
 	l := a.Lots[g.ID]
 	switch {
 	case l == nil:
 		a.Lots[g.ID] = &Lot{Grant: g}
-		// Nodes may have reported on it before its grant came back.
-		for key, b := range a.Buckets {
-			if id, _ := SplitBucketKey(key); id == g.ID && b.Cap == 0 {
-				b.Cap = g.Amount
-			}
-		}
 	case g.Version <= l.Version:
 		return false
 	default:
 		l.Grant = g
+	}
+	current := quota.PeriodAt(&g, env.Now).From
+	for key, b := range a.Buckets {
+		// Without a definition before, nodes reported on it before its grant
+		// came back.
+		if id, from := SplitBucketKey(key); id == g.ID && (l == nil || from >= current) {
+			b.Cap = max(g.Amount, b.used())
+		}
 	}
 	return true
 }
@@ -299,7 +299,7 @@ func (a *Account) define(g lot.Grant) bool {
 // used, and closes new leases for learn milliseconds.
 func (a *Account) Restore(env Env, g lot.Grant, floor []quota.Floor, learn int64) {
 	now, _ := a.tick(env, 0)
-	a.define(g)
+	a.define(env, g)
 	for _, f := range floor {
 		b := a.bucket(g.ID, quota.PeriodAt(&g, f.From).From)
 		b.Min = max(b.Min, f.Used)

@@ -70,9 +70,6 @@ func (a *Account) state(l openLot, now int64) (s lot.State, over int64) {
 		if id != l.ID || from < l.FoldedTo {
 			continue
 		}
-		if from == l.period.From {
-			a.bucketOf(l.Lot, l.period)
-		}
 		if from > now {
 			continue
 		}
@@ -183,10 +180,10 @@ func (a *Account) Report() []quota.Reported {
 	return out
 }
 
-// fold moves what is older than retention into base rows: closed incarnations
+// Fold moves what is older than retention into base rows: closed incarnations
 // and ended periods. What is folded can no longer be reported on, so retention
 // must be longer than any journal is kept.
-func (a *Account) fold(now, retention int64) {
+func (a *Account) Fold(now, retention int64) {
 	closed := map[string]bool{Base: true}
 	for inc, n := range a.Nodes {
 		if n.State == NodeFinal && n.Seen+retention <= now {

@@ -9,15 +9,13 @@ import (
 // far as there is, and answers with the state it should hold. It reports
 // whether idle units of other nodes should be recalled.
 func (a *Account) Sync(env Env, req *quota.SyncRequest) (reply *quota.SyncReply, recall bool) {
+	if a.ghost(req.Incarnation) {
+		return &quota.SyncReply{Now: max(a.Clock, env.Now), Closed: true}, false
+	}
 	now, skewed := a.tick(env, req.Now)
 	inc := req.Incarnation.String()
 	ttl := req.TTL.Milliseconds()
 	reply = &quota.SyncReply{Now: now, Skewed: skewed}
-
-	if req.Incarnation.Boot <= a.Folded[req.Incarnation.Node] {
-		reply.Closed = true // everything of it was folded: a ghost
-		return reply, false
-	}
 	if env.Run != a.Run {
 		if a.Run != "" {
 			a.Learn = max(a.Learn, now+ttl)
@@ -34,6 +32,7 @@ func (a *Account) Sync(env Env, req *quota.SyncRequest) (reply *quota.SyncReply,
 	if !reply.Closed {
 		node.State = NodeOpen
 		node.Deadline = now + ttl
+		a.supersede(req.Incarnation)
 		if !skewed {
 			a.reclaimOverdue(now, inc, req.Quarantine.Milliseconds())
 		}
@@ -50,6 +49,10 @@ func (a *Account) Sync(env Env, req *quota.SyncRequest) (reply *quota.SyncReply,
 	a.describe(reply, inc, now, req)
 	return reply, recall
 }
+
+// ghost reports whether everything of an incarnation was folded. Nothing it
+// still says can be told from what is in the base row.
+func (a *Account) ghost(i quota.Incarnation) bool { return i.Boot <= a.Folded[i.Node] }
 
 func (a *Account) node(inc string) *Node {
 	n := a.Nodes[inc]
@@ -231,11 +234,11 @@ func earliest(x, y, now int64) int64 {
 // Close ends an incarnation: for good with what its journal says, or until it
 // reports again.
 func (a *Account) Close(env Env, req *quota.CloseRequest) {
-	now, _ := a.tick(env, 0)
-	inc := req.Incarnation.String()
-	if req.Incarnation.Boot <= a.Folded[req.Incarnation.Node] {
+	if a.ghost(req.Incarnation) {
 		return
 	}
+	now, _ := a.tick(env, 0)
+	inc := req.Incarnation.String()
 	node := a.node(inc)
 	a.merge(inc, node, req.Counters, req.Overrun)
 	a.returnAll(inc)
@@ -273,10 +276,23 @@ func (a *Account) reclaimOverdue(now int64, but string, quarantine int64) {
 	}
 }
 
+// supersede closes the earlier incarnations of a node that has started again.
+// The node settled what its journal held of them before it reported as a new
+// one, and the process that had their leases is gone.
+func (a *Account) supersede(by quota.Incarnation) {
+	for inc, node := range a.Nodes {
+		i, err := quota.ParseIncarnation(inc)
+		if err == nil && i.Node == by.Node && i.Boot < by.Boot && node.State != NodeFinal {
+			a.returnAll(inc)
+			node.State = NodeFinal
+		}
+	}
+}
+
 // Tend does the housekeeping that no report caused.
 func (a *Account) Tend(env Env, quarantine, retention int64) {
 	now, _ := a.tick(env, 0)
 	a.reclaimOverdue(now, "", quarantine)
-	a.fold(now, retention)
+	a.Fold(now, retention)
 	a.evaluate(now)
 }

@@ -13,7 +13,6 @@ import (
 // SetThresholds replaces the watch on one unit if it is newer. A threshold that
 // stays keeps its state: changing another one must not send it again.
 func (a *Account) SetThresholds(env Env, t quota.Thresholds) bool {
-	now, _ := a.tick(env, 0)
 	key := t.Unit.String()
 	w := a.Watches[key]
 	if w == nil {
@@ -24,6 +23,7 @@ func (a *Account) SetThresholds(env Env, t quota.Thresholds) bool {
 	}
 	w.Version = t.Version
 	w.Levels = slices.Clone(t.Levels)
+	now, _ := a.tick(env, 0)
 	a.evaluate(now)
 	return true
 }
