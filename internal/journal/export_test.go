@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // snapshot copies the files of an open journal as a kill at this instant would
@@ -52,6 +53,9 @@ func mustOpen(t testing.TB, dir string, opt Options) *Journal {
 	t.Helper()
 	if opt.SegmentSize == 0 {
 		opt.SegmentSize = minSegmentSize
+	}
+	if len(opt.Consumers) == 0 && opt.Retain == 0 {
+		opt.Retain = time.Hour // or everything sealed is removed at once
 	}
 	j, err := Open(dir, opt)
 	if err != nil {
