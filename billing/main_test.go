@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -21,6 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(crashChild) != "" {
 		runCrashChild()
 	}
+	// The model of one round is some thirty transactions: a few rounds each time,
+	// more with -rapid.checks.
+	flag.Set("rapid.checks", "15")
 	postgres.Main(m)
 }
 
