@@ -41,8 +41,9 @@ type Gateway struct {
 	// Listen address of the plain HTTP port; port 0 picks a free one. Default
 	// 127.0.0.1:8080.
 	Listen string `koanf:"listen"`
-	// TLSListen is the address of the https port; empty turns it off. Default
-	// 127.0.0.1:8443.
+	// TLSListen is the address of the https port; "off" turns it off. Default
+	// "auto": port 8443 beside a plain port of 8080, a free one otherwise, on
+	// the same host.
 	TLSListen string `koanf:"tls_listen"`
 	// TLSCert and TLSKey are PEM files. Default: a self-signed certificate made
 	// at the first start and kept in Data.
@@ -127,19 +128,17 @@ type Quota struct {
 	// Store: embedded, redis://, redis+cluster:// or redis+sentinel://. Default
 	// embedded.
 	Store Secret `koanf:"store"`
-	// Sync is how often what was used is told to the store. Default 200ms.
+	// Sync is how often what was used is told to the store. Default 1s; less
+	// costs more commands to Redis.
 	Sync time.Duration `koanf:"sync"`
 	// LeaseTTL is how long a node may spend a block without hearing from the
 	// store. Default 30s.
 	LeaseTTL time.Duration `koanf:"lease_ttl"`
-	// WaitReplicas is how many Redis replicas must have a lease before it is
-	// used (WAIT). Default 0.
-	WaitReplicas int `koanf:"wait_replicas"`
 }
 
 // Journal is the node's local journal.
 type Journal struct {
-	// Segment size; preallocated. Default 64MiB.
+	// Segment size; preallocated, four at a time. Default 16MiB.
 	Segment Size `koanf:"segment"`
 	// SyncInterval of the background fdatasync: the window a power loss may
 	// take. Default 20ms.
@@ -186,7 +185,7 @@ func Default() Config {
 	return Config{
 		Role: RoleAll, Data: "./tollgate-data", Region: "cn-north-4",
 		Gateway: Gateway{
-			Listen: "127.0.0.1:8080", TLSListen: "127.0.0.1:8443", ErrorPrefix: "APIGW.",
+			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
 			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
 			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
@@ -197,8 +196,8 @@ func Default() Config {
 			RecordFailed: true,
 		},
 		Admin:           Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
-		Quota:           Quota{Store: NewSecret(Embedded), Sync: 200 * time.Millisecond, LeaseTTL: 30 * time.Second},
-		Journal:         Journal{Segment: 64 << 20, SyncInterval: 20 * time.Millisecond},
+		Quota:           Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second},
+		Journal:         Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:             SQL{Store: NewSecret(Embedded)},
 		Usage:           Usage{Store: NewSecret(Embedded), Retention: 9600 * time.Hour},
 		Log:             Log{Level: "info", Format: "text"},
@@ -233,7 +232,7 @@ func (c *Config) Validate() error {
 	for _, a := range []struct{ path, v string }{
 		{"gateway.listen", c.Gateway.Listen}, {"gateway.tls_listen", c.Gateway.TLSListen}, {"admin.listen", c.Admin.Listen},
 	} {
-		if a.v == "" && a.path == "gateway.tls_listen" {
+		if (a.v == "auto" || a.v == "off") && a.path == "gateway.tls_listen" {
 			continue
 		}
 		if _, _, err := splitHostPort(a.v); err != nil {

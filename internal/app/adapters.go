@@ -1,0 +1,132 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tollgate/gateway"
+	"tollgate/internal/journal"
+	"tollgate/internal/lot"
+	"tollgate/internal/usage"
+	"tollgate/quota"
+)
+
+// admitter is the quota engine as the gateway sees it.
+type admitter struct {
+	engine  *quota.Engine
+	journal *journal.Journal
+}
+
+func (a admitter) Admit(subscription string, units []usage.Unit, est usage.Units, at time.Time) (gateway.Hold, error) {
+	// A call that could not be recorded must not begin (disk full, disk broken).
+	if err := a.journal.CanAdmit(); err != nil {
+		return nil, gateway.ErrUnavailable
+	}
+	// The engine bounds its own waiting; a client that leaves meanwhile costs
+	// nothing, because its hold is released when the answer cannot be written.
+	h, err := a.engine.Admit(context.Background(), subscription, units, est, at)
+	switch {
+	case err == nil:
+		return h, nil
+	case errors.Is(err, quota.ErrExhausted), errors.Is(err, quota.ErrNoPackage):
+		return nil, gateway.ErrExhausted
+	case errors.Is(err, quota.ErrUnavailable), errors.Is(err, quota.ErrClosed):
+		return nil, gateway.ErrUnavailable
+	}
+	return nil, err
+}
+
+// recorder writes records to the node's journal.
+type recorder struct {
+	journal *journal.Journal
+	log     *slog.Logger
+	buffers sync.Pool
+	dropped atomic.Int64
+}
+
+func newRecorder(j *journal.Journal, log *slog.Logger) *recorder {
+	return &recorder{journal: j, log: log, buffers: sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}}
+}
+
+// Record implements quota.Recorder: the call counts when it returns nil.
+func (r *recorder) Record(rec *usage.Record) error {
+	buf := r.buffers.Get().(*[]byte)
+	*buf = usage.AppendRecord((*buf)[:0], rec)
+	_, err := r.journal.Append(journal.KindUsage, *buf)
+	r.buffers.Put(buf)
+	return err
+}
+
+// Note implements gateway.Recorder for calls that were not charged. Losing one
+// loses no money; it is counted.
+func (r *recorder) Note(rec *usage.Record) {
+	if err := r.Record(rec); err != nil && r.dropped.Add(1) == 1 {
+		r.log.Warn("records of uncharged calls are being dropped", "error", err)
+	}
+}
+
+// history reads the journal back for the quota engine.
+type history struct{ journal *journal.Journal }
+
+func (h history) Records(ctx context.Context, fn func(boot uint64, rec *usage.Record) error) error {
+	r := h.journal.Reader(journal.Position{})
+	defer func() { _ = r.Close() }()
+	var rec usage.Record
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		entry, ok, err := r.TryNext()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		if entry.Kind != journal.KindUsage {
+			continue
+		}
+		if err := usage.DecodeRecord(entry.Payload, &rec); err != nil {
+			return err
+		}
+		if err := fn(entry.Boot, &rec); err != nil {
+			return err
+		}
+	}
+}
+
+// lotStore is the quota store as billing sees it. A grant that was applied is
+// told to this process's engine at once, so that a refused buyer is served
+// without delay (PKG-27).
+type lotStore struct {
+	store  quota.Store
+	engine *quota.Engine // nil in an admin process
+}
+
+func (l *lotStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
+	_, err := l.store.ApplyGrant(ctx, g)
+	if err == nil && l.engine != nil {
+		l.engine.Notify(g.Subscription)
+	}
+	return err
+}
+
+// quotaReader reads balances; with an engine in this process it reports what
+// that has used first, so that the figure is exact.
+type quotaReader struct {
+	store  quota.Store
+	engine *quota.Engine
+}
+
+func (q quotaReader) Read(ctx context.Context, subscription string) (lot.Balance, error) {
+	if q.engine != nil {
+		if err := q.engine.FlushSubscription(ctx, subscription); err != nil {
+			return lot.Balance{}, err
+		}
+	}
+	return q.store.Read(ctx, subscription)
+}

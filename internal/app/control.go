@@ -1,0 +1,106 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+
+	"tollgate/admin"
+	"tollgate/admin/seal"
+	"tollgate/billing"
+	"tollgate/internal/sqldb"
+	"tollgate/metering"
+	"tollgate/quota"
+)
+
+// control is the admin role: SQL store, billing and the admin API.
+type control struct {
+	app     *App
+	db      *sqldb.DB
+	billing *billing.Service
+	server  *admin.Server
+	quota   quotaReader
+	usage   *metering.Store
+	figures atomic.Pointer[figures]
+}
+
+func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
+	cfg := a.cfg
+	c := &control{app: a, quota: quotaReader{store: store}}
+	var engine *quota.Engine
+	if a.node != nil {
+		engine, c.usage = a.node.engine, a.node.usage
+		c.quota.engine = engine
+	} else {
+		u, err := openUsage(ctx, cfg, a.now)
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, u.Close)
+		c.usage = u
+	}
+	var err error
+	if c.db, err = openSQL(ctx, cfg, a.log); err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, c.db.Close)
+	box, err := seal.Load(cfg.MasterKey.Reveal(), cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	c.billing, err = billing.New(ctx, billing.Options{
+		DB: c.db, Lots: &lotStore{store, engine}, Now: a.now, Logger: a.log,
+		Hooks: billing.Hooks{
+			Changed: admin.Touch,
+			Committed: func() {
+				if c.server != nil {
+					c.server.Wake()
+				}
+			},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("billing: %w", err)
+	}
+	info := a.info()
+	c.server, err = admin.New(ctx, admin.Config{
+		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
+		MaxAPIKeys: cfg.Admin.APIKeyLimit, MaxApplications: cfg.Admin.ApplicationLimit, MaxAppCodes: cfg.Admin.AppCodeLimit,
+	}, admin.Deps{
+		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c},
+		UsageSink: c.usage, Log: a.log, Now: a.now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	a.work.Go(func() {
+		if err := c.billing.Run(a.ctx); err != nil {
+			a.log.Error("deliveries to the quota store stopped", "error", err)
+		}
+	})
+	a.work.Go(func() { c.watch(a.ctx) })
+	a.reg.MustRegister(newControlCollector(c))
+	return c, c.bootstrap(ctx)
+}
+
+// operatorFile holds the first operator's token.
+const operatorFile = "operator-token"
+
+// bootstrap makes the first operator token and leaves it in the data folder,
+// readable by its owner only; it is never logged.
+func (c *control) bootstrap(ctx context.Context) error {
+	if c.app.opts.Demo {
+		return nil // the demo makes its own and tells it in demo.json
+	}
+	token, made, err := c.server.BootstrapOperator(ctx)
+	if err != nil || !made {
+		return err
+	}
+	path := filepath.Join(c.app.cfg.Data, operatorFile)
+	if err := writeFile(path, []byte(token.Secret+"\n")); err != nil {
+		return fmt.Errorf("keep the operator's token: %w", err)
+	}
+	c.app.log.Info("the first operator token was made", "file", path)
+	return nil
+}

@@ -1,0 +1,191 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/lot"
+	"tollgate/internal/usage"
+)
+
+// nodeCollector exports what the journal, the quota engine and the shipper
+// count by themselves.
+type nodeCollector struct {
+	n *node
+
+	outstanding, lag, breaker, unsynced, segments, journalFull     *prometheus.Desc
+	admitted, settled, released, overrun, syncs, syncFails, refuse *prometheus.Desc
+	shipped, shipFails, dropped                                    *prometheus.Desc
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+func newNodeCollector(n *node) *nodeCollector {
+	return &nodeCollector{
+		n:           n,
+		outstanding: desc("tollgate_lease_outstanding_units", "Units leased to this node and not used yet, all billing items together."),
+		lag:         desc("tollgate_journal_lag_records", "Records of the journal that a consumer has not acknowledged.", "consumer"),
+		breaker:     desc("tollgate_breaker_state", "State of a circuit breaker: 0 closed, 2 open.", "target"),
+		unsynced:    desc("tollgate_journal_unsynced_bytes", "Bytes of the journal not yet on disk."),
+		segments:    desc("tollgate_journal_segments", "Segments of the journal that hold records."),
+		journalFull: desc("tollgate_journal_full", "1 while the journal refuses new calls because its disk is full."),
+		admitted:    desc("tollgate_quota_admitted_total", "Calls admitted by the quota engine."),
+		settled:     desc("tollgate_quota_settled_total", "Holds settled: calls charged."),
+		released:    desc("tollgate_quota_released_total", "Holds released: calls not charged."),
+		refuse:      desc("tollgate_quota_refused_total", "Calls refused by the quota engine.", "reason"),
+		overrun:     desc("tollgate_quota_overrun_units_total", "Units used beyond what any lot could give."),
+		syncs:       desc("tollgate_quota_syncs_total", "Reports sent to the quota store."),
+		syncFails:   desc("tollgate_quota_sync_failures_total", "Reports to the quota store without an answer."),
+		shipped:     desc("tollgate_usage_shipped_records_total", "Usage records the usage store has confirmed."),
+		shipFails:   desc("tollgate_usage_ship_failures_total", "Batches of usage records the usage store did not take."),
+		dropped:     desc("tollgate_usage_dropped_records_total", "Records of uncharged calls that could not be journalled."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *nodeCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	q, j, s := c.n.engine.Stats(), c.n.journal.Stats(), c.n.shipper.Stats()
+	gauge(c.outstanding, float64(q.Outstanding))
+	for consumer, lag := range j.Lag {
+		gauge(c.lag, float64(lag), consumer)
+	}
+	open := 0.0
+	if q.BreakerOpen {
+		open = 2
+	}
+	gauge(c.breaker, open, "quota_store")
+	gauge(c.unsynced, float64(j.Unsynced))
+	gauge(c.segments, float64(j.Segments))
+	full := 0.0
+	if j.Full || j.StopReason != nil {
+		full = 1
+	}
+	gauge(c.journalFull, full)
+	counter(c.admitted, q.Admitted)
+	counter(c.settled, q.Settled)
+	counter(c.released, q.Released)
+	counter(c.refuse, q.Exhausted, "exhausted")
+	counter(c.refuse, q.NoPackage, "no_package")
+	counter(c.refuse, q.Unavailable, "unavailable")
+	counter(c.overrun, q.Overrun)
+	counter(c.syncs, q.Syncs)
+	counter(c.syncFails, q.SyncFailures)
+	counter(c.shipped, s.Shipped)
+	counter(c.shipFails, s.Failures)
+	counter(c.dropped, c.n.record.dropped.Load())
+}
+
+// figures are what the admin role looks up at intervals rather than at each
+// scrape.
+type figures struct {
+	drift     int64
+	remaining map[[2]string]int64 // by product and unit
+}
+
+// controlCollector exports what the admin role knows.
+type controlCollector struct {
+	remaining, drift, failures, backlog *prometheus.Desc
+
+	c *control
+}
+
+func newControlCollector(c *control) *controlCollector {
+	return &controlCollector{
+		c:         c,
+		remaining: desc("tollgate_quota_remaining", "Units left in the packages of all buyers, by product and billing item.", "product", "unit"),
+		drift:     desc("tollgate_ledger_drift_units", "Sum of the differences between journal, quota store and usage store over all subscriptions; 0 in a healthy system."),
+		failures:  desc("tollgate_admin_failures_total", "Requests of the admin API that ended in an internal error."),
+		backlog:   desc("tollgate_billing_undelivered_lots", "Paid lots that the quota store has not confirmed yet."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *controlCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
+	if f := c.c.figures.Load(); f != nil {
+		ch <- prometheus.MustNewConstMetric(c.drift, prometheus.GaugeValue, float64(f.drift))
+		for k, v := range f.remaining {
+			ch <- prometheus.MustNewConstMetric(c.remaining, prometheus.GaugeValue, float64(v), k[0], k[1])
+		}
+	}
+	if c.c.server != nil {
+		ch <- prometheus.MustNewConstMetric(c.failures, prometheus.CounterValue, float64(c.c.server.Failures()))
+	}
+	ctx, cancel := context.WithTimeout(c.c.app.ctx, time.Second)
+	defer cancel()
+	if b, err := c.c.billing.Backlog(ctx); err == nil {
+		ch <- prometheus.MustNewConstMetric(c.backlog, prometheus.GaugeValue, float64(b.Lots))
+	}
+}
+
+// watch refreshes the figures until ctx ends.
+func (c *control) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
+			c.app.log.Warn("the ledger could not be reconciled", "error", err)
+		}
+		pause(ctx, figuresEvery)
+	}
+}
+
+// figuresEvery is how often the figures are looked up; it costs one read of the
+// quota store and one of the usage store for each subscription.
+const figuresEvery = 15 * time.Second
+
+func (c *control) refresh(ctx context.Context) error {
+	rec, err := reconciler{c}.Reconcile(ctx)
+	if err != nil {
+		return err
+	}
+	f := &figures{remaining: make(map[[2]string]int64)}
+	if rec.Complete {
+		f.drift = rec.Drift
+	}
+	subs, err := c.billing.DirectorySubscriptions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range subs {
+		b, err := c.quota.store.Read(ctx, s.ID)
+		if err != nil {
+			return err
+		}
+		for _, u := range s.Units {
+			f.remaining[[2]string{s.Product, u.String()}] += left(b.Lots, u)
+		}
+	}
+	if f.drift != 0 {
+		c.app.log.Error("the ledger drifts", "units", f.drift)
+	}
+	c.figures.Store(f)
+	return nil
+}
+
+// left is what a balance's lots still have of u, leased units included.
+func left(lots []lot.State, u usage.Unit) (n int64) {
+	for _, l := range lots {
+		if l.Unit == u {
+			n += l.Remaining + l.Leased
+		}
+	}
+	return n
+}

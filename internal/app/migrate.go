@@ -1,0 +1,27 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"tollgate/admin"
+	"tollgate/billing"
+	"tollgate/internal/config"
+)
+
+// Migrate brings the SQL store to the newest schema and closes it again.
+func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	if err := dataFolder(cfg.Data); err != nil {
+		return err
+	}
+	db, err := openSQL(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	err = db.Migrate(ctx, billing.Migrations)
+	if err == nil {
+		err = db.Migrate(ctx, admin.Migrations())
+	}
+	return errors.Join(err, db.Close())
+}

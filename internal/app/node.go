@@ -1,0 +1,245 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"tollgate/gateway"
+	"tollgate/internal/config"
+	"tollgate/internal/directory"
+	"tollgate/internal/feed"
+	"tollgate/internal/journal"
+	"tollgate/metering"
+	"tollgate/quota"
+)
+
+// Names of the journal's consumers.
+const consumerUsage = "usage"
+
+// node is the gateway role: journal, quota engine, gateway, and what carries
+// records and directory snapshots.
+type node struct {
+	app     *App
+	journal *journal.Journal
+	engine  *quota.Engine
+	gateway *gateway.Gateway
+	usage   *metering.Store // role all; nil where records go to another process
+	shipper *metering.Shipper
+	source  directory.Source
+	record  *recorder
+
+	stopShipping context.CancelFunc
+	shipping     chan struct{}
+}
+
+func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
+	cfg := a.cfg
+	n := &node{app: a}
+	var err error
+	n.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{
+		Node: cfg.Node, Consumers: []string{consumerUsage},
+		SegmentSize: int(cfg.Journal.Segment), SyncEvery: cfg.Journal.SyncInterval, Strict: cfg.Journal.Strict,
+		Now: a.now, Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	a.closers = append(a.closers, n.journal.Close)
+	if r := n.journal.Recovered(); !r.OK() {
+		a.log.Error("the journal is damaged; records after the damage are kept out", "report", r.String())
+	}
+	n.record = newRecorder(n.journal, a.log)
+	n.engine, err = quota.New(quota.Config{
+		Incarnation: quota.Incarnation{Node: n.journal.Node(), Boot: n.journal.Boot()},
+		TTL:         cfg.Quota.LeaseTTL, FlushEvery: cfg.Quota.Sync, Now: a.opts.Now, Log: a.log,
+	}, store, n.record)
+	if err != nil {
+		return nil, fmt.Errorf("quota engine: %w", err)
+	}
+	a.closers = append(a.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout)
+		defer cancel()
+		return n.engine.Close(ctx)
+	})
+	// What was counted before a crash is settled before anything is sold.
+	if err := replay(ctx, n.engine, history{n.journal}); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		a.log.Error("what was used before the last stop is not reported to the quota store yet", "error", err)
+	}
+	var proxies []netip.Prefix
+	for _, p := range cfg.Gateway.TrustedProxies {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return nil, err
+		}
+		proxies = append(proxies, prefix)
+	}
+	g := cfg.Gateway
+	n.gateway = gateway.New(gateway.Config{
+		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxHeader: int(g.MaxHeader),
+		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
+		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
+		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: proxies,
+		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
+		DrainTimeout: g.DrainTimeout, DrainBytes: int64(g.DrainBytes), MaxDrains: g.MaxDrains,
+		RecordFailed: g.RecordFailed, RecordRefused: g.RecordRefused,
+		Region: cfg.Region, Node: n.journal.Node(), Now: a.opts.Now,
+	}, gateway.Deps{
+		Admitter: admitter{n.engine, n.journal}, Recorder: n.record, Log: a.log, Metrics: a.reg,
+	})
+	if err := a.openShipping(ctx, n); err != nil {
+		return nil, err
+	}
+	a.reg.MustRegister(newNodeCollector(n))
+	return n, nil
+}
+
+// openShipping connects the journal with the usage store, here or at the admin
+// role's process.
+func (a *App) openShipping(ctx context.Context, n *node) error {
+	var sink metering.Sink
+	if a.cfg.Role == config.RoleGateway {
+		fc := feed.Config{AdminURL: a.cfg.Admin.URL, Secret: a.cfg.Feed.Secret.Reveal(), File: filepath.Join(a.cfg.Data, "directory.sealed"), Now: a.opts.Now, Log: a.log}
+		remote, err := feed.NewUsageSink(fc)
+		if err != nil {
+			return err
+		}
+		src, err := feed.NewSource(fc)
+		if err != nil {
+			return err
+		}
+		sink, n.source = remote, src
+	} else {
+		store, err := openUsage(ctx, a.cfg, a.now)
+		if err != nil {
+			return err
+		}
+		a.closers = append(a.closers, store.Close)
+		sink, n.usage = store, store
+	}
+	cursor, err := n.journal.Consumer(consumerUsage)
+	if err != nil {
+		return err
+	}
+	n.shipper = metering.NewShipper(cursor, sink, metering.ShipperOptions{Now: a.now, Log: a.log})
+	return nil
+}
+
+// begin starts the node's background work and waits for its first directory.
+func (n *node) begin(ctx context.Context) error {
+	a := n.app
+	if a.control != nil {
+		n.source = a.control.server.Source()
+	}
+	shipCtx, cancel := context.WithCancel(a.ctx)
+	n.stopShipping, n.shipping = cancel, make(chan struct{})
+	a.work.Go(func() {
+		defer close(n.shipping)
+		if err := n.shipper.Run(shipCtx); err != nil && !errors.Is(err, journal.ErrClosed) {
+			a.log.Error("usage records are no longer shipped", "error", err)
+		}
+	})
+	if n.usage != nil {
+		a.work.Go(func() { n.prune(a.ctx) })
+	}
+	first := make(chan error, 1)
+	a.work.Go(func() { n.follow(a.ctx, first) })
+	if a.control == nil {
+		return nil // the admin role may be away; readiness tells
+	}
+	select {
+	case err := <-first:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow puts each directory snapshot into force. first gets the outcome of the
+// first one.
+func (n *node) follow(ctx context.Context, first chan<- error) {
+	log := n.app.log
+	for told := false; ctx.Err() == nil; {
+		s, err := n.source.Next(ctx, n.gateway.Version())
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			log.Warn("the directory cannot be taken; the last one stays in force", "error", err)
+			if n.app.control != nil {
+				if !told {
+					first <- fmt.Errorf("first directory snapshot: %w", err)
+					return
+				}
+				pause(ctx, time.Second) // the remote source paces itself
+			}
+			continue
+		}
+		if err := n.gateway.Swap(s); err != nil {
+			log.Error("rows of the directory cannot be used", "version", s.Version, "error", err)
+		}
+		log.Debug("directory in force", "version", s.Version)
+		if !told {
+			told = true
+			first <- nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// prune removes usage rows past their retention, once an hour.
+func (n *node) prune(ctx context.Context) {
+	for ctx.Err() == nil {
+		if removed, err := n.usage.Prune(ctx); err != nil && ctx.Err() == nil {
+			n.app.log.Error("prune usage rows", "error", err)
+		} else if removed > 0 {
+			n.app.log.Info("usage rows past their retention were removed", "rows", removed)
+		}
+		pause(ctx, time.Hour)
+	}
+}
+
+// drain ends the serving of calls.
+func (n *node) drain(ctx context.Context) error {
+	if err := n.gateway.Shutdown(ctx); err != nil {
+		n.app.log.Warn("calls were still running at the end of the shutdown limit", "error", err)
+	}
+	return nil
+}
+
+// settle reports what was used and ships what is journalled. What cannot be
+// delivered now is left for the next start, which is no failure.
+func (n *node) settle(ctx context.Context) error {
+	if err := n.engine.Flush(ctx); err != nil {
+		n.app.log.Warn("use is reported to the quota store at the next start", "error", err)
+	}
+	n.stopShipping()
+	<-n.shipping
+	if err := n.shipper.Drain(ctx); err != nil {
+		n.app.log.Warn("usage records are shipped at the next start", "error", err)
+	}
+	return nil
+}
+
+func replay(ctx context.Context, e any, h quota.History) error {
+	if r, ok := e.(interface {
+		Replay(context.Context, quota.History) error
+	}); ok {
+		return r.Replay(ctx, h)
+	}
+	return nil
+}

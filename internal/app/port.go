@@ -1,0 +1,49 @@
+package app
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// adminHandler serves the admin port: health, metrics, and with the admin role
+// its API.
+func (a *App) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.ready(r); err != nil {
+			answer(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg}))
+	if a.control != nil {
+		mux.Handle("/", a.control.server)
+	}
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
+}
+
+// ready reports whether this process can do its work.
+func (a *App) ready(r *http.Request) error {
+	if a.node != nil {
+		if err := a.node.gateway.Ready(); err != nil {
+			return err
+		}
+		if err := a.node.journal.CanAdmit(); err != nil {
+			return err
+		}
+	}
+	if a.control != nil {
+		return a.control.db.Ping(r.Context())
+	}
+	return nil
+}
