@@ -22,6 +22,10 @@ import (
 // data races as well. It makes the build and the binary several times slower.
 const raceVariable = "TOLLGATE_TEST_RACE"
 
+// binaryVariable names a program to test in place of one built from the
+// checkout, such as one out of a release.
+const binaryVariable = "TOLLGATE_TEST_BINARY"
+
 // binary builds the program once per test process.
 var binary = sync.OnceValues(build)
 
@@ -37,6 +41,9 @@ func Binary(t testing.TB) string {
 }
 
 func build() (string, error) {
+	if path := os.Getenv(binaryVariable); path != "" {
+		return filepath.Abs(path)
+	}
 	root, err := checkout.Find()
 	if err != nil {
 		return "", err
