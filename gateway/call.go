@@ -109,6 +109,9 @@ func (c *call) idString() string { return string(c.idText[:]) }
 func (c *call) serve() refusal {
 	c.path, c.query = splitTarget(c.ctx)
 	c.route, c.llm = splitLLM(c.path)
+	if len(c.path) <= len("/healthz") && c.health() {
+		return refusal{}
+	}
 	if c.table == nil {
 		return refusal{reason: ReasonNotReady}
 	}
@@ -125,6 +128,30 @@ func (c *call) serve() refusal {
 		return c.serveLLM()
 	}
 	return c.serveAPI()
+}
+
+// health answers /healthz and /readyz (design section 5); it reports whether
+// the path was one of them.
+func (c *call) health() bool {
+	resp := &c.ctx.Response
+	switch string(c.path) {
+	case "/healthz":
+		resp.SetBodyString("ok\n")
+	case "/readyz":
+		if err := c.g.Ready(); err != nil {
+			resp.SetStatusCode(fasthttp.StatusServiceUnavailable)
+			resp.SetBodyString(err.Error() + "\n")
+		} else {
+			resp.SetBodyString("ready\n")
+		}
+	default:
+		return false
+	}
+	resp.Header.SetContentType("text/plain; charset=utf-8")
+	resp.Header.Set("Cache-Control", "no-store")
+	resp.Header.SetBytesV("X-Request-Id", c.idText[:])
+	c.discardBody()
+	return true
 }
 
 // serveAPI serves a call to an API product: by signature or AppCode.
