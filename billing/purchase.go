@@ -108,7 +108,7 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 	if err := checkPurchase(ctx, tx, &spec, in); err != nil {
 		return Order{}, nil, err
 	}
-	sub, err := s.subscribe(ctx, tx, &spec, in.Account, now)
+	sub, made, err := subscribe(ctx, tx, &spec, in.Account, now)
 	if err != nil {
 		return Order{}, nil, err
 	}
@@ -134,7 +134,11 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 		}
 		fresh[i] = lots[i].ID
 	}
-	return order, fresh, nil
+	if made {
+		// Last, since the hook's row is everybody's: it is held as shortly as can be.
+		err = s.changed(ctx, tx)
+	}
+	return order, fresh, err
 }
 
 // checkPurchase holds what does not depend on money or subscriptions. The
@@ -162,26 +166,26 @@ func checkPurchase(ctx context.Context, tx *sqldb.Tx, spec *Spec, in PurchaseInp
 }
 
 // subscribe finds the subscription that spec's packages stack in (PKG-9), or
-// makes it. On-demand packages need the one that opening the on-demand service
-// made (PKG-2).
-func (s *Service) subscribe(ctx context.Context, tx *sqldb.Tx, spec *Spec, account string, now time.Time) (Subscription, error) {
+// makes it, which it reports. On-demand packages need the one that opening the
+// on-demand service made (PKG-2).
+func subscribe(ctx context.Context, tx *sqldb.Tx, spec *Spec, account string, now time.Time) (sub Subscription, made bool, err error) {
 	sub, found, err := openSubscription(ctx, tx, account, spec)
 	switch {
 	case err != nil:
-		return Subscription{}, fmt.Errorf("find the subscription: %w", err)
+		return Subscription{}, false, fmt.Errorf("find the subscription: %w", err)
 	case found && sub.State == directory.SubscriptionFrozen:
-		return Subscription{}, fmt.Errorf("%w: subscription %s", ErrSubscriptionFrozen, sub.ID)
+		return Subscription{}, false, fmt.Errorf("%w: subscription %s", ErrSubscriptionFrozen, sub.ID)
 	case found && spec.Mode == directory.ModeOnDemand:
-		return Subscription{}, fmt.Errorf("%w: subscription %s", ErrOnDemandOpen, sub.ID)
+		return Subscription{}, false, fmt.Errorf("%w: subscription %s", ErrOnDemandOpen, sub.ID)
 	case found:
-		return sub, nil
+		return sub, false, nil
 	case spec.Mode == directory.ModeOnDemandPackage:
-		return Subscription{}, fmt.Errorf("%w: buy the product's on-demand spec for %s", ErrOnDemandNotOpen, unitKey(spec.Units()))
+		return Subscription{}, false, fmt.Errorf("%w: buy the product's on-demand spec for %s", ErrOnDemandNotOpen, unitKey(spec.Units()))
 	}
 	if sub, err = insertSubscription(ctx, tx, account, spec, now); err != nil {
-		return Subscription{}, fmt.Errorf("make the subscription: %w", err)
+		return Subscription{}, false, fmt.Errorf("make the subscription: %w", err)
 	}
-	return sub, s.changed(ctx, tx)
+	return sub, true, nil
 }
 
 // pay moves the order's amount from the buyer to the seller and returns the id
