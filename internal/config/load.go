@@ -139,8 +139,11 @@ func EnvName(path string) string {
 // `tollgate sign`, and the ones Kubernetes makes for a service named tollgate.
 func foreignEnv(name string) bool {
 	rest := strings.TrimPrefix(name, envPrefix)
-	return rest == "APP_KEY" || rest == "APP_SECRET" || rest == "CONFIG" ||
-		rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_")
+	switch rest {
+	case "APP_KEY", "APP_SECRET", "APP_CODE", "API_KEY", "CONFIG", "PORT":
+		return true
+	}
+	return strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_")
 }
 
 // leaves lists the paths of all keys.
