@@ -8,10 +8,8 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -25,10 +23,9 @@ type UpstreamCommand struct {
 	Model  []string `placeholder:"NAME" help:"Model that /v1/models lists; may be repeated."`
 }
 
-// Run serves until SIGINT or SIGTERM.
-func (c *UpstreamCommand) Run(k *kong.Context) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+// Run serves until ctx ends. kong gives it both: the command line binds its
+// context as a context.Context.
+func (c *UpstreamCommand) Run(ctx context.Context, k *kong.Context) error {
 	return c.run(ctx, k.Stdout)
 }
 
@@ -81,10 +78,8 @@ type LoadReport struct {
 // ErrDrift is returned by `bench load --check` when the books do not balance.
 var ErrDrift = errors.New("what was charged differs from what was answered")
 
-// Run runs the load until its end or SIGINT.
-func (c *LoadCommand) Run(k *kong.Context) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+// Run runs the load until its end or that of ctx.
+func (c *LoadCommand) Run(ctx context.Context, k *kong.Context) error {
 	return c.run(ctx, k.Stdout)
 }
 

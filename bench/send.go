@@ -127,18 +127,21 @@ func (a *answer) dropped(ctx *fasthttp.RequestCtx) bool {
 func (a *answer) hijack(ctx *fasthttp.RequestCtx, write func(w *rawWriter)) {
 	a.running = true
 	w := &rawWriter{conn: ctx.Conn(), steer: a.steer, u: a.u, isHead: ctx.IsHead()}
+	tracked := a.u.track(w.conn)
 	ctx.HijackSetNoResponse(true)
 	ctx.Hijack(func(net.Conn) {
-		defer w.u.stats.end()
-		if w.u.track(w.conn) {
+		if tracked {
 			defer w.u.untrack(w.conn)
+		}
+		defer w.u.stats.end()
+		if tracked {
 			write(w)
 		}
 	})
 }
 
-// track remembers a hijacked connection, so that Close can cut it. It reports
-// false when the server is closing already.
+// track remembers a hijacked connection, so that Close can cut it and wait for
+// its writer. It reports false when the server is closing already.
 func (u *Upstream) track(c net.Conn) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -146,13 +149,15 @@ func (u *Upstream) track(c net.Conn) bool {
 		return false
 	}
 	u.conns[c] = struct{}{}
+	u.served.Add(1)
 	return true
 }
 
 func (u *Upstream) untrack(c net.Conn) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	delete(u.conns, c)
+	u.mu.Unlock()
+	u.served.Done()
 }
 
 // rawWriter writes an answer byte for byte. The connection is closed after it.
