@@ -17,7 +17,7 @@ type nodeCollector struct {
 
 	outstanding, lag, breaker, unsynced, segments, journalFull     *prometheus.Desc
 	admitted, settled, released, overrun, syncs, syncFails, refuse *prometheus.Desc
-	shipped, shipFails, dropped                                    *prometheus.Desc
+	shipped, shipFails, dropped, directory                         *prometheus.Desc
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -42,6 +42,7 @@ func newNodeCollector(n *node) *nodeCollector {
 		syncFails:   desc("tollgate_quota_sync_failures_total", "Reports to the quota store without an answer."),
 		shipped:     desc("tollgate_usage_shipped_records_total", "Usage records the usage store has confirmed."),
 		shipFails:   desc("tollgate_usage_ship_failures_total", "Batches of usage records the usage store did not take."),
+		directory:   desc("tollgate_directory_failures_total", "Attempts to take a directory snapshot that failed."),
 		dropped:     desc("tollgate_usage_dropped_records_total", "Records of uncharged calls that could not be journalled."),
 	}
 }
@@ -86,6 +87,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.shipped, s.Shipped)
 	counter(c.shipFails, s.Failures)
 	counter(c.dropped, c.n.record.dropped.Load())
+	counter(c.directory, c.n.directoryFailures.Load())
 }
 
 // figures are what the admin role looks up at intervals rather than at each

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"tollgate/gateway"
@@ -34,6 +35,8 @@ type node struct {
 
 	stopShipping context.CancelFunc
 	shipping     chan struct{}
+
+	directoryFailures atomic.Int64
 }
 
 func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
@@ -165,13 +168,17 @@ func (n *node) begin(ctx context.Context) error {
 // first one.
 func (n *node) follow(ctx context.Context, first chan<- error) {
 	log := n.app.log
+	failures := 0
 	for told := false; ctx.Err() == nil; {
 		s, err := n.source.Next(ctx, n.gateway.Version())
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
-			log.Warn("the directory cannot be taken; the last one stays in force", "error", err)
+			if failures++; failures&(failures-1) == 0 { // the 1st, 2nd, 4th, 8th, …
+				log.Warn("the directory cannot be taken; the last one stays in force", "failures", failures, "error", err)
+			}
+			n.directoryFailures.Add(1)
 			if n.app.control != nil {
 				if !told {
 					first <- fmt.Errorf("first directory snapshot: %w", err)
@@ -181,6 +188,7 @@ func (n *node) follow(ctx context.Context, first chan<- error) {
 			}
 			continue
 		}
+		failures = 0
 		if err := n.gateway.Swap(s); err != nil {
 			log.Error("rows of the directory cannot be used", "version", s.Version, "error", err)
 		}
@@ -229,10 +237,27 @@ func (n *node) settle(ctx context.Context) error {
 	}
 	n.stopShipping()
 	<-n.shipping
-	if err := n.shipper.Drain(ctx); err != nil {
+	if err := n.ship(ctx); err != nil {
 		n.app.log.Warn("usage records are shipped at the next start", "error", err)
 	}
 	return nil
+}
+
+// ship sends what the journal still holds. A store that is away is not waited
+// for: the next start sends it.
+func (n *node) ship(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	before := n.shipper.Stats().Failures
+	go func() {
+		for ctx.Err() == nil {
+			pause(ctx, 50*time.Millisecond)
+			if st := n.shipper.Stats(); st.Failures > before+1 {
+				cancel(st.LastErr)
+			}
+		}
+	}()
+	return n.shipper.Drain(ctx)
 }
 
 func replay(ctx context.Context, e any, h quota.History) error {
