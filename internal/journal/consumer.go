@@ -94,12 +94,25 @@ func (c *Consumer) Lag() int64 {
 	return c.lagLocked()
 }
 
+// lagLocked counts segment by segment: after a loss of power the numbers of
+// what was lost are missing between two of them.
 func (c *Consumer) lagLocked() int64 {
-	from := c.acked.Seq
-	if len(c.j.segs) > 0 {
-		from = max(from, c.j.segs[0].base)
+	var n uint64
+	for i := len(c.j.segs) - 1; i >= 0; i-- {
+		s := c.j.segs[i]
+		if s.number < c.acked.Segment {
+			break
+		}
+		_, end, _ := s.end()
+		from := s.base
+		if s.number == c.acked.Segment {
+			from = max(from, c.acked.Seq)
+		}
+		if end > from {
+			n += end - from
+		}
 	}
-	return max(0, int64(c.j.endLocked().Seq)-int64(from))
+	return int64(n)
 }
 
 // Lag returns the number of records that the named consumer has not

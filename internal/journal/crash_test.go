@@ -66,8 +66,8 @@ func TestKill9(t *testing.T) {
 		strict      bool
 		rounds      int
 	}{
-		{"front beside the segments", "", false, 15},
-		{"front in memory", memory, false, 15},
+		{"front beside the segments", "", false, 8},
+		{"front in memory", memory, false, 8},
 		{"strict", "", true, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -129,6 +129,7 @@ func (j *Journal) start() error {
 	j.full.Store(len(j.spares) < spareTarget)
 	j.mu.Unlock()
 
+	poke(j.kickAlloc)
 	j.done.Add(3)
 	go j.pump()
 	go j.flusher()

@@ -65,7 +65,7 @@ func loadImage(number uint64, seg, front string, id [16]byte) (image, error) {
 		m.h.durable = 0
 		if dok {
 			m.from, m.h.durable = onDisk(disk, &dh), dh.durable
-			copy(m.b[:m.from], disk)
+			m.b = append(disk[:m.from:m.from], over[min(int(m.from), len(over)):]...)
 		}
 	case blank(disk):
 		m.unused = true
