@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +53,63 @@ func TestDeliveryGoesOn(t *testing.T) {
 		}
 		if b, err := f.Backlog(t.Context()); err != nil || b != (Backlog{}) {
 			t.Fatalf("%+v, %v", b, err)
+		}
+		f.wantSound(t)
+	})
+}
+
+// TestPartOfAnOrder holds that an order is not completed while one of its lots
+// is missing in the store.
+func TestPartOfAnOrder(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.topUp(t, "buyer", "100")
+		f.store.fail(errStoreDown, nil)
+		order := f.buy(t, "buyer", f.spec(t, tokens()), 3)
+		f.store.fail(nil, nil)
+		f.store.refused = f.orderLots(t, order.ID)[2].ID
+		for range 3 {
+			f.clock.advance(deliverMost)
+			if _, err := f.DeliverDue(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if o, err := f.Order(t.Context(), order.ID); err != nil || o.State != OrderProcessing || f.store.size() != 5 {
+			t.Fatalf("with 5 of 6 lots: %+v, %v, %d in the store", o, err, f.store.size())
+		}
+		f.store.refused = ""
+		f.clock.advance(deliverMost)
+		if n, err := f.DeliverDue(t.Context()); n != 1 || err != nil {
+			t.Fatalf("tried %d, %v", n, err)
+		}
+		if o, err := f.Order(t.Context(), order.ID); err != nil || o.State != OrderCompleted {
+			t.Fatalf("%+v, %v", o, err)
+		}
+	})
+}
+
+// TestOvertakenVersion changes a lot while its first version is on the way: that
+// version's arrival must not pass for the second one's.
+func TestOvertakenVersion(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.topUp(t, "buyer", "100")
+		f.store.during = func(g lot.Grant) {
+			f.store.fail(errStoreDown, nil)
+			if _, err := f.AddUnits(t.Context(), LotChange{Lot: g.ID, Add: 1, Reason: "r", IdempotencyKey: key()}); err != nil {
+				t.Error(err)
+			}
+			f.store.fail(nil, nil)
+		}
+		order := f.buy(t, "buyer", f.spec(t, perCall()), 1)
+		l := f.orderLots(t, order.ID)[0]
+		if g, _ := f.store.has(l.ID); g.Version != 1 || l.Version != 2 || l.Delivered || order.State != OrderCompleted {
+			t.Fatalf("the store has %+v, the books %+v", g, l)
+		}
+		f.clock.advance(deliverMost)
+		if n, err := f.DeliverDue(t.Context()); n != 1 || err != nil {
+			t.Fatalf("tried %d, %v", n, err)
+		}
+		if g, _ := f.store.has(l.ID); g.Version != 2 || g.Amount != 1001 {
+			t.Fatalf("the store has %+v", g)
 		}
 		f.wantSound(t)
 	})
@@ -310,5 +368,34 @@ func TestSubscriptionStates(t *testing.T) {
 			t.Fatalf("a subscription that is not there: %v", err)
 		}
 		f.wantSound(t)
+	})
+}
+
+// TestTwoDeliverersOfOneOrder has two processes note the two lots of an order
+// at the same time: the later of them must see both and complete it.
+func TestTwoDeliverersOfOneOrder(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.topUp(t, "buyer", "1000")
+		spec := f.spec(t, tokens())
+		for range 30 {
+			f.store.fail(errStoreDown, nil)
+			order := f.buy(t, "buyer", spec, 1)
+			f.store.fail(nil, nil)
+			var ready, wg sync.WaitGroup
+			ready.Add(2)
+			for _, l := range f.orderLots(t, order.ID) {
+				wg.Go(func() {
+					ready.Done()
+					ready.Wait()
+					if err := f.note(t.Context(), []delivery{{lot: l.ID, order: order.ID, version: 1}}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if o, err := f.Order(t.Context(), order.ID); err != nil || o.State != OrderCompleted {
+				t.Fatalf("both lots are noted: %+v, %v", o, err)
+			}
+		}
 	})
 }

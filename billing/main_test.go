@@ -59,6 +59,8 @@ type quotaStore struct {
 	changes map[string]int // how often each lot took effect
 	before  error
 	after   error
+	refused string          // a lot that is always refused
+	during  func(lot.Grant) // called once, while a grant is under way
 }
 
 func newQuotaStore() *quotaStore {
@@ -67,8 +69,18 @@ func newQuotaStore() *quotaStore {
 
 func (q *quotaStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
 	q.mu.Lock()
+	during := q.during
+	q.during = nil
+	q.mu.Unlock()
+	if during != nil {
+		during(g)
+	}
+	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.calls++
+	if g.ID == q.refused {
+		return errStoreDown
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -120,9 +132,10 @@ type fixture struct {
 	db        *sqldb.DB
 	store     *quotaStore
 	clock     *clock
-	changed   int   // calls of the hook within the transaction
-	committed int   // calls of the hook after it
-	refuse    error // what the hook within the transaction answers
+	changed   int    // calls of the hook within the transaction
+	committed int    // calls of the hook after it
+	refuse    error  // what the hook within the transaction answers
+	onChange  func() // called by the hook within the transaction
 	hooks     sync.Mutex
 }
 
@@ -162,6 +175,9 @@ func (f *fixture) restart(t testing.TB) {
 				f.hooks.Lock()
 				defer f.hooks.Unlock()
 				f.changed++
+				if f.onChange != nil {
+					f.onChange()
+				}
 				return f.refuse
 			},
 			Committed: func() {

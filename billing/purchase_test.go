@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -374,6 +375,10 @@ func TestPurchaseLimit(t *testing.T) {
 			t.Errorf("the new version counts the old one's: %v", err)
 		}
 		f.buy(t, "buyer", next, 1)
+		_, err = f.Purchase(t.Context(), PurchaseInput{Account: "buyer", Spec: next.ID, Quantity: 1, IdempotencyKey: key()})
+		if !errors.Is(err, ErrPurchaseRestricted) || !strings.Contains(err.Error(), "4 of 4 bought") {
+			t.Errorf("both versions count: %v", err)
+		}
 		f.buy(t, "another", next, 4) // the limit is each account's own
 		f.wantSound(t)
 	})
@@ -411,5 +416,26 @@ func TestHookRefusal(t *testing.T) {
 		if v := f.wantSound(t); v.Orders != 0 || f.committed != 0 || f.store.calls != 0 {
 			t.Fatalf("%+v, %d, %d", v, f.committed, f.store.calls)
 		}
+	})
+}
+
+// TestCallerLeaves has the buyer hang up in the middle of the purchase: it is
+// carried out all the same, with its lots, so that a repetition finds it.
+func TestCallerLeaves(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		spec := f.spec(t, perCall())
+		f.topUp(t, "buyer", "100")
+		ctx, leave := context.WithCancel(t.Context())
+		f.onChange = leave
+		in := PurchaseInput{Account: "buyer", Spec: spec.ID, Quantity: 1, IdempotencyKey: key()}
+		order, err := f.Purchase(ctx, in)
+		if err != nil || order.State != OrderCompleted || f.store.size() != 1 {
+			t.Fatalf("%+v, %v, %d lots", order, err, f.store.size())
+		}
+		in.IdempotencyKey = key()
+		if _, err := f.Purchase(ctx, in); !errors.Is(err, context.Canceled) {
+			t.Fatalf("a purchase that begins after the buyer left: %v", err)
+		}
+		f.wantBalance(t, "buyer", "90.10")
 	})
 }
