@@ -51,7 +51,7 @@ type wireUsage struct {
 	GroupBy      metering.GroupBy `json:"group_by" enum:"hour,day,key,api,model,status"`
 	AsOf         *time.Time       `json:"as_of,omitempty" doc:"When the newest call in the figures was settled; they lag a little (METER-14)."`
 	Rows         []wireUsageRow   `json:"rows" doc:"Groups without calls have no row."`
-	Total        UsageTotals       `json:"total"`
+	Total        UsageTotals      `json:"total"`
 }
 
 func showTotals(t *metering.Totals) UsageTotals {

@@ -168,17 +168,35 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 	h.router = documentRouter(h.t, h.document)
 }
 
+// documentRouter reads the OpenAPI document, which is the same for every server
+// of these tests, once.
 func documentRouter(t *testing.T, document []byte) routers.Router {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(document)
-	if err != nil {
-		t.Fatalf("load the OpenAPI document: %v", err)
+	shared.once.Do(func() {
+		shared.document = document
+		doc, err := openapi3.NewLoader().LoadFromData(document)
+		if err != nil {
+			shared.err = fmt.Errorf("load the OpenAPI document: %w", err)
+			return
+		}
+		if shared.router, err = legacy.NewRouter(doc); err != nil {
+			shared.err = fmt.Errorf("the OpenAPI document is not valid: %w", err)
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
 	}
-	router, err := legacy.NewRouter(doc)
-	if err != nil {
-		t.Fatalf("the OpenAPI document is not valid: %v", err)
+	if !bytes.Equal(document, shared.document) {
+		t.Fatal("two servers have different OpenAPI documents")
 	}
-	return router
+	return shared.router
+}
+
+var shared struct {
+	once     sync.Once
+	document []byte
+	router   routers.Router
+	err      error
 }
 
 type reconciler struct{}
