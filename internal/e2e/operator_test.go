@@ -57,7 +57,7 @@ func TestOperatorErrors(t *testing.T) {
 		{name: "taken admin port", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", taken.Addr().String()}, names: taken.Addr().String()},
 		{name: "no such listen address", args: []string{"serve", "--demo", "--gateway-listen", "nonsense", "--admin-listen", free}, names: "nonsense"},
 		{name: "quota store not there", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QUOTA_STORE=redis://" + nobody}, names: nobody},
-		{name: "quota store of no known kind", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QUOTA_STORE=memcached://" + nobody}, names: "memcached"},
+		{name: "quota store of no known kind", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QUOTA_STORE=memcached://" + nobody}, names: "quota.store"},
 		{name: "SQL store not there", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_SQL_STORE=postgres://nobody@" + nobody + "/none"}, names: nobody},
 		{name: "unknown configuration key", args: []string{"serve", "--config", config("gateway:\n  lissten: 127.0.0.1:0\n")}, names: "lissten"},
 		{name: "unknown environment variable", args: []string{"serve", "--demo", "--gateway-listen", free, "--admin-listen", free}, env: []string{"TOLLGATE_QOUTA_STORE=embedded"}, names: "TOLLGATE_QOUTA_STORE"},

@@ -27,9 +27,10 @@ const (
 )
 
 // Run runs a script of the clients folder to its end. input reaches it as JSON
-// in the environment variable INPUT; what it prints to its standard output is
-// decoded as JSON into output, unless output is nil. A script that ends with a
-// code other than 0 fails the test.
+// in the environment variable INPUT; the last line it prints to its standard
+// output is decoded as JSON into output, unless output is nil (the vendor's SDK
+// logs to standard output, too). A script that ends with a code other than 0
+// fails the test.
 func Run(t testing.TB, script string, input, output any) {
 	t.Helper()
 	dir := filepath.Join(checkout.Root(t), filepath.FromSlash(clients))
@@ -51,7 +52,8 @@ func Run(t testing.TB, script string, input, output any) {
 	if output == nil {
 		return
 	}
-	if err := json.Unmarshal([]byte(p.Stdout()), output); err != nil {
+	lines := strings.Split(strings.TrimSpace(p.Stdout()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), output); err != nil {
 		t.Fatalf("%s printed no JSON: %v\n%s", script, err, p.Output())
 	}
 }

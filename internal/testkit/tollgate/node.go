@@ -146,7 +146,7 @@ func (n *Node) start(gateway, admin string, args ...string) {
 			env = append(env, name+"="+value)
 		}
 	}
-	proc := process.Start(n.t, process.Spec{Path: Binary(n.t), Args: append(args, n.opts.Args...), Dir: n.dir, Env: env})
+	proc := process.Start(n.t, process.Spec{Path: Binary(n.t), Args: append(args, n.opts.Args...), Dir: n.t.TempDir(), Env: env})
 	n.proc = proc
 	n.t.Cleanup(func() {
 		for _, bad := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
