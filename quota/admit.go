@@ -12,10 +12,10 @@ import (
 // if it settles after a boundary (PKG-26).
 //
 // While the local leases cover est, Admit touches no network, takes no lock
-// and does not allocate. Otherwise it waits for the store, no longer than
-// Config.TailWait, or ColdWait for a subscription this node does not know yet,
-// and returns ErrExhausted, ErrNoPackage or ErrUnavailable when that did not
-// help, or ctx's error.
+// and does not allocate. Otherwise it asks the store, within
+// Config.AnswerWait, and when nothing is left waits Config.TailWait for what
+// other nodes return. It returns ErrExhausted, ErrNoPackage or ErrUnavailable
+// when that did not help, or ctx's error.
 //
 // Of the unit Call one lot pays the whole amount (PKG-21). Of other units less
 // than est is held when the lots have less; Held tells. An est of 0 holds one
@@ -50,11 +50,7 @@ func (e *Engine) Admit(ctx context.Context, subscription string, units []usage.U
 // answer is certain, or the time is over.
 func (e *Engine) admitSlow(ctx context.Context, a *account, h *Hold, est *usage.Units) error {
 	e.stats.slow.Add(1)
-	wait := e.cfg.TailWait
-	if a.view.Load() == nil {
-		wait = e.cfg.ColdWait
-	}
-	err := e.await(ctx, a, wait, func() []need { return h.missing(est) }, func(final bool) bool {
+	err := e.await(ctx, a, func() []need { return h.missing(est) }, func(final bool) bool {
 		v := a.view.Load()
 		if v == nil || e.mono() >= v.until {
 			return false
@@ -78,7 +74,7 @@ func (e *Engine) admitSlow(ctx context.Context, a *account, h *Hold, est *usage.
 // await exchanges reports until try succeeds. try is called with final set
 // when the store has nothing more, so that what there is may do. It returns
 // nil after try succeeded, and otherwise why it cannot.
-func (e *Engine) await(ctx context.Context, a *account, wait time.Duration, needs func() []need, try func(final bool) bool) error {
+func (e *Engine) await(ctx context.Context, a *account, needs func() []need, try func(final bool) bool) error {
 	if until := a.refusedUntil.Load(); until > e.mono() {
 		if reason := a.refusal.Load(); reason != nil {
 			return *reason
@@ -87,14 +83,22 @@ func (e *Engine) await(ctx context.Context, a *account, wait time.Duration, need
 	if e.breaker.isOpen(e.mono()) {
 		return ErrUnavailable
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+	a.wait(1)
+	defer a.wait(-1)
+	answer := time.NewTimer(e.cfg.AnswerWait)
+	defer answer.Stop()
+	var tail *time.Timer // runs from the first answer that nothing is left
 	pause := time.Millisecond
+	reason, certain := ErrUnavailable, false // nothing was answered yet
 	for {
 		a.mu.Lock()
 		if try(false) { // units came back while this call got here
 			a.mu.Unlock()
 			return nil
+		}
+		if a.stalled(e.mono(), &e.cfg) {
+			a.mu.Unlock()
+			return e.refuse(a, reason)
 		}
 		missing := needs()
 		r := e.startLocked(a, missing)
@@ -103,8 +107,8 @@ func (e *Engine) await(ctx context.Context, a *account, wait time.Duration, need
 		case <-r.done:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-timer.C:
-			return ErrUnavailable
+		case <-answer.C:
+			return e.refuse(a, reason)
 		}
 		if try(false) {
 			return nil
@@ -112,29 +116,47 @@ func (e *Engine) await(ctx context.Context, a *account, wait time.Duration, need
 		if r.err != nil {
 			return ErrUnavailable
 		}
-		reason, certain := judge(r.reply, missing)
+		reason, certain = judge(r.reply, missing)
 		if reason == ErrExhausted && try(true) {
 			return nil
 		}
 		if certain {
 			return e.refuse(a, reason)
 		}
-		// Other nodes have units: they were asked to return idle ones, and may
-		// release held ones. Or others on this node took what was granted.
-		if reason == ErrExhausted {
-			rest := time.NewTimer(pause)
-			select {
-			case <-rest.C:
-			case <-ctx.Done():
-				rest.Stop()
-				return ctx.Err()
-			case <-timer.C:
-				rest.Stop()
-				return e.refuse(a, reason)
-			}
-			pause = min(2*pause, 8*time.Millisecond)
+		if reason != ErrExhausted {
+			continue // others on this node took what was granted
 		}
+		// Other nodes have units: they were asked to return idle ones, and may
+		// release held ones.
+		if tail == nil {
+			tail = time.NewTimer(e.cfg.TailWait)
+			defer tail.Stop()
+		}
+		rest := time.NewTimer(pause)
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return ctx.Err()
+		case <-tail.C:
+			rest.Stop()
+			return e.refuse(a, reason)
+		}
+		pause = min(2*pause, 8*time.Millisecond)
 	}
+}
+
+// wait counts the calls that wait for units of the account.
+func (a *account) wait(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting += n
+}
+
+// stalled reports whether the exchange under way takes so long that the store
+// may be away. The caller holds a.mu.
+func (a *account) stalled(mono int64, cfg *Config) bool {
+	return a.running && a.sent != 0 && mono-a.sent > int64(cfg.AnswerWait)/4
 }
 
 // once exchanges one report for a need of lots that are no longer open.
@@ -142,7 +164,7 @@ func (e *Engine) once(ctx context.Context, a *account, n need) error {
 	if e.breaker.isOpen(e.mono()) {
 		return ErrUnavailable
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.TailWait)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.AnswerWait)
 	defer cancel()
 	r := e.start(a, n)
 	select {
@@ -187,6 +209,9 @@ func judge(reply *SyncReply, needs []need) (reason error, certain bool) {
 // refuse remembers a refusal for a short time, so that a storm of calls does
 // not ask the store for each. It does not outlast the next reset.
 func (e *Engine) refuse(a *account, reason error) error {
+	if reason == ErrUnavailable && !e.learning(a) {
+		return reason
+	}
 	wait := e.cfg.EmptyFor
 	a.mu.Lock()
 	if a.last != nil && a.last.NextChange != 0 {
@@ -196,6 +221,14 @@ func (e *Engine) refuse(a *account, reason error) error {
 	a.refusal.Store(&reason)
 	a.refusedUntil.Store(e.mono() + int64(wait))
 	return reason
+}
+
+// learning reports whether the store last said that it relearns its state:
+// then, too, asking for each call is of no use.
+func (e *Engine) learning(a *account) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last != nil && (a.last.Learning || a.last.Closed)
 }
 
 // onCredit draws what is missing on a credit line, while the store is away,

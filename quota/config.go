@@ -22,16 +22,18 @@ type Config struct {
 	// lease is no longer used; default 5 % of TTL, at least 500ms.
 	Margin time.Duration
 
-	// TailWait is how long a call waits for the store when the local lease is
-	// dry, before it is refused; default 50ms.
+	// TailWait is how long a call that finds nothing left waits for units that
+	// other nodes may return, before it is refused; default 50ms.
 	TailWait time.Duration
 
-	// ColdWait is the same for a subscription that this node has not served
-	// yet; default 1s.
-	ColdWait time.Duration
+	// AnswerWait is the longest time a call that no lease covers waits for the
+	// store's answer; default 1s. A store that does not answer at all costs a
+	// call less: once an exchange has taken a quarter of this time, further
+	// calls do not wait for it.
+	AnswerWait time.Duration
 
-	// SyncTimeout ends one exchange with the store; default 2s. No call waits
-	// that long: it bounds the work behind them.
+	// SyncTimeout ends one exchange with the store; default 2s. It bounds the
+	// work behind the calls.
 	SyncTimeout time.Duration
 
 	// FlushEvery is how long use may stay unreported; default 1s. It is also
@@ -93,7 +95,7 @@ func (c *Config) Validate() error {
 		name string
 		v    time.Duration
 	}{
-		{"ttl", c.TTL}, {"margin", c.Margin}, {"tail_wait", c.TailWait}, {"cold_wait", c.ColdWait},
+		{"ttl", c.TTL}, {"margin", c.Margin}, {"tail_wait", c.TailWait}, {"answer_wait", c.AnswerWait},
 		{"sync_timeout", c.SyncTimeout}, {"flush_every", c.FlushEvery}, {"idle_after", c.IdleAfter},
 		{"lease_span", c.LeaseSpan}, {"empty_for", c.EmptyFor}, {"retention", c.Retention},
 	} {
@@ -123,7 +125,7 @@ func (c Config) withDefaults() Config {
 	def(&c.TTL, 30*time.Second)
 	def(&c.Margin, max(c.TTL/20, 500*time.Millisecond))
 	def(&c.TailWait, 50*time.Millisecond)
-	def(&c.ColdWait, time.Second)
+	def(&c.AnswerWait, time.Second)
 	def(&c.SyncTimeout, 2*time.Second)
 	def(&c.FlushEvery, time.Second)
 	def(&c.IdleAfter, 5*time.Second)

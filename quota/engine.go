@@ -28,6 +28,10 @@ type Engine struct {
 	watchMu sync.Mutex
 	watched map[*account]struct{} // accounts with use to report or units to look after
 
+	earlierMu sync.Mutex
+	earlier   map[string][]*CloseRequest // by subscription: closings the store has not taken yet
+	didReplay atomic.Bool
+
 	breaker breaker
 	stats   counters
 
@@ -73,6 +77,7 @@ func newEngine(cfg Config, store Store, recorder Recorder) *Engine {
 		recorder: recorder,
 		seed:     maphash.MakeSeed(),
 		watched:  map[*account]struct{}{},
+		earlier:  map[string][]*CloseRequest{},
 	}
 	e.now = cfg.Now
 	if e.now == nil {

@@ -19,8 +19,10 @@ func (a *account) request(cfg *Config, mono, wall int64, idle bool) *SyncRequest
 		Quarantine:   cfg.Quarantine,
 	}
 	v := a.view.Load()
-	back := a.giveBack || idle || v != nil && v.tail && len(a.needs) == 0
-	a.giveBack = false
+	// Units are not taken from under a call that waits for them here.
+	scarce := a.recalled || v != nil && v.tail
+	back := a.giveBack || idle || scarce && a.waiting == 0
+	a.giveBack, a.recalled = false, false
 	var units [usage.NumUnits]bool
 	var held usage.Units
 	for key, l := range a.leases {

@@ -156,8 +156,7 @@ func (h *Hold) Held(u usage.Unit) int64 {
 // Extend holds more units for a call that goes on, such as the next slice of a
 // stream. Of what the lots still have it holds less than more; when they have
 // nothing it returns ErrExhausted, and ErrUnavailable when the store is away
-// and no lease covers it. It waits for the store no longer than
-// Config.TailWait.
+// and no lease covers it. It waits for the store as Admit does.
 func (h *Hold) Extend(more usage.Units) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -201,7 +200,7 @@ func (h *Hold) more(u usage.Unit, n int64) (int64, error) {
 		err = h.e.once(ctx, h.a, need{unit: u, at: h.at, n: n - got})
 		got += h.takeLate(u, n-got)
 	} else {
-		err = h.e.await(ctx, h.a, h.e.cfg.TailWait,
+		err = h.e.await(ctx, h.a,
 			func() []need { return []need{{unit: u, n: n - got}} },
 			func(bool) bool { return try() })
 	}

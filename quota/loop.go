@@ -156,15 +156,14 @@ func (e *Engine) recall(subscription string) {
 		return
 	}
 	a.mu.Lock()
-	idle := int64(0)
+	idle := false
 	for _, l := range a.leases {
-		idle += max(0, l.head.Load())
+		idle = idle || l.head.Load() > 0
 	}
-	if idle > 0 {
-		a.giveBack = true
-	}
+	idle = idle && a.waiting == 0
+	a.recalled = a.recalled || idle
 	a.mu.Unlock()
-	if idle > 0 {
+	if idle {
 		e.stats.recall.Add(1)
 		e.start(a)
 	}
@@ -172,7 +171,14 @@ func (e *Engine) recall(subscription string) {
 
 // tendLoop does the store's housekeeping, one subscription after another.
 func (e *Engine) tendLoop() {
-	for e.sleep(e.cfg.TendEvery/2 + rand.N(e.cfg.TendEvery/2+1)) {
+	for first := true; ; first = false {
+		pause := e.cfg.TendEvery/2 + rand.N(e.cfg.TendEvery/2+1)
+		if first { // soon after the start: what this node left behind shows as leased
+			pause = min(pause, 2*time.Second)
+		}
+		if !e.sleep(pause) {
+			return
+		}
 		if err := e.Tend(e.ctx); err != nil && e.ctx.Err() == nil {
 			e.cfg.Log.Warn("quota: housekeeping stopped", "error", err)
 		}
@@ -193,7 +199,13 @@ func (e *Engine) Tend(ctx context.Context) error {
 			return errors.Join(errs...)
 		}
 		for _, id := range page {
-			if err := e.store.Tend(ctx, id, e.cfg.Quarantine, e.cfg.Retention); err != nil {
+			req := &TendRequest{Subscription: id, Quarantine: e.cfg.Quarantine, Retention: e.cfg.Retention}
+			err := e.settleEarlier(ctx, id)
+			if err == nil {
+				req.By = e.replayed()
+				err = e.store.Tend(ctx, req)
+			}
+			if err != nil {
 				errs = append(errs, err)
 				if ctx.Err() != nil || len(errs) > 8 {
 					return errors.Join(errs...)

@@ -40,7 +40,7 @@ func (e *Engine) run(a *account, r *round) {
 		if next == nil && again {
 			next = &round{done: make(chan struct{})}
 		}
-		a.running = next != nil
+		a.running, a.sent = next != nil, 0
 		a.mu.Unlock()
 		close(r.done)
 		r = next
@@ -49,17 +49,22 @@ func (e *Engine) run(a *account, r *round) {
 
 // exchange sends one report and takes over the answer.
 func (e *Engine) exchange(a *account, r *round) (again bool) {
-	a.mu.Lock()
-	sent, wall := e.mono(), e.now().UnixMilli()
-	req := a.request(&e.cfg, sent, wall, false)
-	a.mu.Unlock()
-
 	// A report is about what has already happened: it does not end with the
 	// request that set it off, only with its own time.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.cfg.SyncTimeout)
 	defer cancel()
-	e.stats.syncs.Add(1)
-	reply, err := e.store.Sync(ctx, req)
+	err := e.settleEarlier(ctx, a.id)
+
+	a.mu.Lock()
+	sent, wall := e.mono(), e.now().UnixMilli()
+	req := a.request(&e.cfg, sent, wall, false)
+	a.sent = sent
+	a.mu.Unlock()
+	var reply *SyncReply
+	if err == nil {
+		e.stats.syncs.Add(1)
+		reply, err = e.store.Sync(ctx, req)
+	}
 	if err != nil {
 		e.stats.syncFailures.Add(1)
 		e.breaker.failed(e.mono())

@@ -73,10 +73,8 @@ type Reader interface {
 	// Subscriptions pages through the ids the store knows, in order, from the
 	// first one above after.
 	Subscriptions(ctx context.Context, after string, limit int) ([]string, error)
-	// Tend does a subscription's housekeeping: takes back the leases of nodes
-	// that are dead for longer than quarantine, evaluates thresholds that time
-	// alone crossed, and folds what is older than retention.
-	Tend(ctx context.Context, subscription string, quarantine, retention time.Duration) error
+	// Tend does a subscription's housekeeping.
+	Tend(ctx context.Context, req *TendRequest) error
 }
 
 // Outbox delivers crossings of thresholds at least once.
@@ -206,6 +204,17 @@ type CloseRequest struct {
 	Final    bool
 	Counters []Counter // Used only
 	Overrun  usage.Units
+}
+
+// TendRequest asks for the housekeeping that no report causes: take back the
+// leases of nodes that are dead for longer than Quarantine past their lease,
+// and those of earlier incarnations of By, evaluate thresholds that time alone
+// crossed, and fold what is older than Retention.
+type TendRequest struct {
+	Subscription string
+	By           Incarnation // an incarnation whose Replay is done; zero: none
+	Quarantine   time.Duration
+	Retention    time.Duration
 }
 
 // Floor is the least that is known to have been used of a bucket.

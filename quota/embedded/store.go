@@ -328,15 +328,12 @@ func (s *Store) Subscriptions(ctx context.Context, after string, limit int) ([]s
 	return ids[:min(limit, len(ids))], ctx.Err()
 }
 
-// Tend implements quota.Reader. A step that changes nothing is not logged.
-func (s *Store) Tend(ctx context.Context, id string, quarantine, retention time.Duration) error {
-	e := s.entry(id, false)
-	if e == nil {
+// Tend implements quota.Reader.
+func (s *Store) Tend(ctx context.Context, req *quota.TendRequest) error {
+	if s.entry(req.Subscription, false) == nil {
 		return nil
 	}
-	return s.step(ctx, id, false, func(a *ledger.Account) {
-		a.Tend(s.env(), quarantine.Milliseconds(), retention.Milliseconds())
-	})
+	return s.step(ctx, req.Subscription, false, func(a *ledger.Account) { a.Tend(s.env(), req) })
 }
 
 // Crossings implements quota.Outbox.

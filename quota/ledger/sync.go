@@ -290,9 +290,12 @@ func (a *Account) supersede(by quota.Incarnation) {
 }
 
 // Tend does the housekeeping that no report caused.
-func (a *Account) Tend(env Env, quarantine, retention int64) {
+func (a *Account) Tend(env Env, req *quota.TendRequest) {
 	now, _ := a.tick(env, 0)
-	a.reclaimOverdue(now, "", quarantine)
-	a.Fold(now, retention)
+	if req.By.Boot > 0 {
+		a.supersede(req.By)
+	}
+	a.reclaimOverdue(now, "", req.Quarantine.Milliseconds())
+	a.Fold(now, req.Retention.Milliseconds())
 	a.evaluate(now)
 }

@@ -140,8 +140,12 @@ func (d *driver) closeOne() {
 }
 
 func (d *driver) tend() {
-	d.model.Tend(d.env(), 60_000, int64(30*time.Hour/time.Millisecond))
-	d.same("tend", d.store.Tend(d.t.Context(), d.sub, time.Minute, 30*time.Hour), nil, nil)
+	req := &quota.TendRequest{Subscription: d.sub, Quarantine: time.Minute, Retention: 30 * time.Hour}
+	if d.r.IntN(3) == 0 {
+		req.By = d.incarnation()
+	}
+	d.model.Tend(d.env(), req)
+	d.same("tend", d.store.Tend(d.t.Context(), req), nil, nil)
 }
 
 func (d *driver) ack() {

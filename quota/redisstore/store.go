@@ -271,13 +271,17 @@ func (s *Store) Subscriptions(ctx context.Context, after string, limit int) ([]s
 }
 
 // Tend implements quota.Reader.
-func (s *Store) Tend(ctx context.Context, id string, quarantine, retention time.Duration) error {
-	v, err := s.run(ctx, tendScript, id, s.clock(), id, quarantine.Milliseconds())
+func (s *Store) Tend(ctx context.Context, req *quota.TendRequest) error {
+	by := ""
+	if req.By.Boot > 0 {
+		by = req.By.String()
+	}
+	v, err := s.run(ctx, tendScript, req.Subscription, s.clock(), req.Subscription, req.Quarantine.Milliseconds(), by)
 	if err != nil {
 		return err
 	}
-	s.announceReply(ctx, id, v)
-	return s.fold(ctx, id, retention)
+	s.announceReply(ctx, req.Subscription, v)
+	return s.fold(ctx, req.Subscription, req.Retention)
 }
 
 // Crossings implements quota.Outbox.

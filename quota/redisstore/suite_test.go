@@ -41,3 +41,13 @@ func TestStandalone(t *testing.T) {
 	t.Parallel()
 	quotatest.Run(t, backend(redis.Start(t, redis.Options{}).URL()))
 }
+
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	quotatest.Run(t, backend(redis.StartCluster(t, redis.Options{}).URL()))
+}
+
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	quotatest.Run(t, backend(redis.StartSentinel(t, redis.Options{}).URL()+"&wait=1"))
+}

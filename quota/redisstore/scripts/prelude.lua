@@ -256,6 +256,17 @@ local function returnall(inc)
     end
   end
 end
+-- Closes the earlier incarnations of a node that has started again.
+local function supersede(inc)
+  local name, boot = splitinc(inc)
+  for other, o in pairs(nodes) do
+    local oname, oboot = splitinc(other)
+    if oname == name and oboot < boot and o.state ~= FINAL then
+      returnall(other)
+      node(other).state = FINAL
+    end
+  end
+end
 local function reclaimoverdue(but, quarantine)
   if clock < metanum('learn') then return end
   for inc, n in pairs(nodes) do

@@ -85,14 +85,7 @@ end
 if not closed then
   n.state = OPEN
   n.deadline = clock + ttl
-  local name, boot = splitinc(inc)
-  for other, o in pairs(nodes) do
-    local oname, oboot = splitinc(other)
-    if oname == name and oboot < boot and o.state ~= FINAL then
-      returnall(other)
-      node(other).state = FINAL
-    end
-  end
+  supersede(inc)
   if not skewed then reclaimoverdue(inc, quarantine) end
   learning = clock < metanum('learn')
   for i = demands_at, #ARGV, 4 do

@@ -1,0 +1,205 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"tollgate/internal/ids"
+	"tollgate/internal/usage"
+)
+
+// Replay settles what earlier incarnations of this node left behind: it
+// recomputes their counters from the journal and closes them in the store.
+// Call it once, before the first Admit. It changes nothing when it is run
+// again, and a crash in the middle only means that the next start does it. When
+// the store is away Replay still succeeds: it is settled later, before this
+// node reports on the subscription.
+//
+// A provisional record counts when no final one of the same call follows: the
+// process died while the call ran, and what was delivered until then is
+// charged.
+func (e *Engine) Replay(ctx context.Context, h History) error {
+	t := NewTally()
+	err := h.Records(ctx, func(boot uint64, rec *usage.Record) error {
+		if boot < e.cfg.Incarnation.Boot {
+			t.Add(boot, rec)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("quota: replay the journal: %w", err)
+	}
+	return e.CloseEarlier(ctx, t)
+}
+
+// CloseEarlier closes the incarnations before this one with what t counted of
+// them. What the store does not take now is kept and tried again: with the next
+// housekeeping, and in any case before this node reports on that subscription.
+func (e *Engine) CloseEarlier(ctx context.Context, t *Tally) error {
+	e.earlierMu.Lock()
+	for _, req := range t.closeRequests(e.cfg.Incarnation) {
+		e.earlier[req.Subscription] = append(e.earlier[req.Subscription], req)
+	}
+	ids := slices.Collect(maps.Keys(e.earlier))
+	e.earlierMu.Unlock()
+	e.didReplay.Store(true)
+	var errs []error
+	for _, id := range ids {
+		if err := e.settleEarlier(ctx, id); err != nil {
+			if errs = append(errs, err); len(errs) >= 4 {
+				break // the store is away: the rest would only wait
+			}
+		}
+	}
+	if len(errs) > 0 {
+		e.cfg.Log.Warn("quota: what earlier starts used is reported when the store is back", "subscriptions", len(ids), "error", errors.Join(errs...))
+	}
+	return nil
+}
+
+// settleEarlier closes earlier incarnations on one subscription, if any are
+// left to close.
+func (e *Engine) settleEarlier(ctx context.Context, id string) error {
+	e.earlierMu.Lock()
+	reqs := e.earlier[id]
+	e.earlierMu.Unlock()
+	for _, req := range reqs {
+		if err := e.store.CloseIncarnation(ctx, req); err != nil {
+			return fmt.Errorf("quota: settle %s of subscription %s: %w", req.Incarnation, id, err)
+		}
+	}
+	if len(reqs) > 0 {
+		e.earlierMu.Lock()
+		delete(e.earlier, id)
+		e.earlierMu.Unlock()
+	}
+	return nil
+}
+
+// replayed returns this incarnation once Replay has read the journal: from
+// then on the leases of earlier ones are known to be void.
+func (e *Engine) replayed() Incarnation {
+	if e.didReplay.Load() {
+		return e.cfg.Incarnation
+	}
+	return Incarnation{}
+}
+
+// Tally counts, from a journal's records, what each incarnation used. The
+// counters of the engine and a tally of its journal are two derivations of the
+// same records: at rest they are equal.
+type Tally struct {
+	boots map[uint64]*bootTally
+	open  map[ids.Request]pending
+}
+
+type bootTally struct {
+	subs map[string]*subTally
+}
+
+type subTally struct {
+	used    map[bucketKey]int64
+	overrun usage.Units
+}
+
+// pending is the last provisional record of a call.
+type pending struct {
+	boot    uint64
+	sub     string
+	charges []usage.Charge
+	overrun usage.Units
+}
+
+// NewTally returns an empty tally.
+func NewTally() *Tally {
+	return &Tally{boots: map[uint64]*bootTally{}, open: map[ids.Request]pending{}}
+}
+
+// Add counts one record of an incarnation of this node.
+func (t *Tally) Add(boot uint64, rec *usage.Record) {
+	if rec.Has(usage.Provisional) {
+		t.open[rec.ID] = pending{boot, rec.Subscription, slices.Clone(rec.Charges), rec.Overrun}
+		return
+	}
+	delete(t.open, rec.ID)
+	t.count(boot, rec.Subscription, rec.Charges, rec.Overrun)
+}
+
+func (t *Tally) count(boot uint64, sub string, charges []usage.Charge, overrun usage.Units) {
+	if len(charges) == 0 && overrun.IsZero() {
+		return
+	}
+	s := t.sub(boot, sub)
+	for _, c := range charges {
+		s.used[bucketKey{c.Lot, c.Bucket}] += c.Amount
+	}
+	for u, n := range overrun {
+		s.overrun[u] += n
+	}
+}
+
+func (t *Tally) sub(boot uint64, sub string) *subTally {
+	b := t.boots[boot]
+	if b == nil {
+		b = &bootTally{subs: map[string]*subTally{}}
+		t.boots[boot] = b
+	}
+	s := b.subs[sub]
+	if s == nil {
+		s = &subTally{used: map[bucketKey]int64{}}
+		b.subs[sub] = s
+	}
+	return s
+}
+
+// Used returns what an incarnation used of a bucket, provisional records not
+// counted.
+func (t *Tally) Used(boot uint64, subscription, lot string, from int64) int64 {
+	if b := t.boots[boot]; b != nil {
+		if s := b.subs[subscription]; s != nil {
+			return s.used[bucketKey{lot, from}]
+		}
+	}
+	return 0
+}
+
+// closeRequests lists what closes every boot of t before the one of now, calls
+// that were open at its death included.
+func (t *Tally) closeRequests(now Incarnation) []*CloseRequest {
+	all := NewTally()
+	for boot, b := range t.boots {
+		for id, s := range b.subs {
+			to := all.sub(boot, id)
+			for key, n := range s.used {
+				to.used[key] += n
+			}
+			to.overrun = s.overrun
+		}
+	}
+	for _, p := range t.open {
+		all.count(p.boot, p.sub, p.charges, p.overrun)
+	}
+	var reqs []*CloseRequest
+	for boot, b := range all.boots {
+		if boot >= now.Boot {
+			continue
+		}
+		for id, s := range b.subs {
+			req := &CloseRequest{
+				Subscription: id,
+				Incarnation:  Incarnation{Node: now.Node, Boot: boot},
+				Final:        true,
+				Overrun:      s.overrun,
+			}
+			for key, n := range s.used {
+				req.Counters = append(req.Counters, Counter{Lot: key.lot, From: key.from, Used: n})
+			}
+			slices.SortFunc(req.Counters, compareCounters)
+			reqs = append(reqs, req)
+		}
+	}
+	return reqs
+}
