@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -22,9 +23,45 @@ type wireSubscription struct {
 	Reason  string                      `json:"reason,omitempty" doc:"Why it is frozen or closed."`
 	Units   []string                    `json:"units" doc:"The billing items it is charged in."`
 	Region  string                      `json:"region"`
-	BaseURL string                      `json:"base_url,omitempty" doc:"Where to call it."`
 	Created time.Time                   `json:"created"`
 	Updated time.Time                   `json:"updated"`
+	Access  *wireAccess                 `json:"access,omitempty" doc:"How to call it; shown with one subscription at a time."`
+}
+
+// wireAccess is how a buyer calls what it bought (API-2, API-10).
+type wireAccess struct {
+	BaseURL     string      `json:"base_url"`
+	AuthKinds   []string    `json:"auth_kinds" enum:"signature,appcode,apikey" doc:"The kinds of credential it takes."`
+	Application string      `json:"application_id,omitempty" doc:"MARKETPLACE_APP, whose key pair and AppCodes may call it."`
+	AppKey      string      `json:"app_key,omitempty" doc:"Its secret is shown by POST /applications/{id}/secret/reveal."`
+	Models      []wireModel `json:"models,omitempty"`
+}
+
+// access tells how to call p. Only its buyer is told the AppKey.
+func (s *Server) access(ctx context.Context, a Actor, account string, p *Product) (*wireAccess, error) {
+	w := &wireAccess{BaseURL: s.baseURL(p), AuthKinds: []string{"apikey"}}
+	for _, m := range p.Models {
+		w.Models = append(w.Models, wireModel{Name: m.Name})
+	}
+	if p.Kind == directory.KindLLM {
+		return w, nil
+	}
+	w.AuthKinds = []string{"signature"}
+	if p.SimpleAuth {
+		w.AuthKinds = append(w.AuthKinds, "appcode")
+	}
+	if !a.owns(account) {
+		return w, nil
+	}
+	app, err := s.MarketApplication(ctx, account)
+	switch {
+	case errors.Is(err, ErrNotFound): // the next snapshot makes it
+	case err != nil:
+		return nil, err
+	default:
+		w.Application, w.AppKey = app.ID, app.Key.Key
+	}
+	return w, nil
 }
 
 func (s *Server) showSubscription(sub *billing.Subscription) wireSubscription {
@@ -170,8 +207,12 @@ func (s *Server) registerSubscriptions() {
 				return nil, err
 			}
 			w := s.showSubscription(&sub)
-			if p, err := s.Product(ctx, sub.Product); err == nil {
-				w.BaseURL = s.baseURL(&p)
+			p, err := s.Product(ctx, sub.Product)
+			if err != nil {
+				return nil, err
+			}
+			if w.Access, err = s.access(ctx, a, sub.Account, &p); err != nil {
+				return nil, err
 			}
 			return reply(w), nil
 		})

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"tollgate/internal/directory"
 )
 
@@ -61,6 +63,33 @@ func TestPurchaseMakesTheMarketplaceApp(t *testing.T) {
 			t.Errorf("after the subscription was closed: %+v, %v", b, err)
 		}
 	})
+}
+
+// TestSubscriptionTellsHowToCallIt is API-2 and API-10.
+func TestSubscriptionTellsHowToCallIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, sqliteOptions(t), Config{GatewayURL: "https://api.example.com"})
+	api, llm := h.apiProduct(0, "/how"), h.llmProduct(0)
+	apiSub, llmSub := h.buy(0, api.spec), h.buy(0, llm.spec)
+	app, err := h.MarketApplication(t.Context(), h.buyers[0].id)
+	h.ok(err)
+	show := func(token, sub string) wireAccess {
+		var w wireSubscription
+		h.call(token, http.MethodGet, "/subscriptions/"+sub, nil).want(200).into(&w)
+		return *w.Access
+	}
+	want := wireAccess{BaseURL: "https://api.example.com/how", AuthKinds: []string{"signature", "appcode"}, Application: app.ID, AppKey: app.Key.Key}
+	if d := cmp.Diff(want, show(h.buyers[0].token, apiSub)); d != "" {
+		t.Error(d)
+	}
+	want.Application, want.AppKey = "", "" // not the seller's business
+	if d := cmp.Diff(want, show(h.sellers[0].token, apiSub)); d != "" {
+		t.Error(d)
+	}
+	want = wireAccess{BaseURL: "https://api.example.com/v1/infers/" + llm.product.InferID + "/v1", AuthKinds: []string{"apikey"}, Models: []wireModel{{Name: "m"}}}
+	if d := cmp.Diff(want, show(h.buyers[0].token, llmSub)); d != "" {
+		t.Error(d)
+	}
 }
 
 // TestMarketplaceAppIsMadeLater: a process that dies between the payment and

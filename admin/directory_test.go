@@ -1,15 +1,20 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tollgate/admin/seal"
+	"tollgate/billing"
 	"tollgate/internal/directory"
 	"tollgate/internal/sqldb"
 	"tollgate/internal/testkit/postgres"
@@ -212,6 +217,70 @@ func TestASecondStartKeepsEverything(t *testing.T) {
 	two.call(one.operator, http.MethodGet, "/me", nil).want(200)
 	if d := cmp.Diff(before, two.snapshot(0)); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestSeveralStartAtOnce: admin processes that start together on one new
+// database agree on its tables, its pepper and its first operator.
+func TestSeveralStartAtOnce(t *testing.T) {
+	t.Parallel()
+	url := postgres.URL(t)
+	box, err := seal.New(bytes.Repeat([]byte{7}, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	peppers, operators := map[string]bool{}, 0
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			db, err := sqldb.Open(t.Context(), sqldb.Options{URL: url, MaxConns: 4})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer db.Close()
+			b, err := billing.New(t.Context(), billing.Options{DB: db, Lots: &lotStore{}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s, err := New(t.Context(), Config{}, Deps{DB: db, Box: box, Billing: b})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, made, err := s.BootstrapOperator(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			peppers[string(s.pepper)] = true
+			if made {
+				operators++
+			}
+		})
+	}
+	wg.Wait()
+	if len(peppers) != 1 || operators != 1 {
+		t.Errorf("%d peppers and %d first operators, want one of each", len(peppers), operators)
+	}
+}
+
+func TestAnotherMasterKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, sqliteOptions(t), Config{})
+	box, err := seal.New(bytes.Repeat([]byte{8}, seal.KeySize))
+	h.ok(err)
+	_, err = New(t.Context(), Config{}, Deps{DB: h.db, Box: box, Billing: h.billing})
+	if !errors.Is(err, seal.ErrOpen) || !strings.Contains(err.Error(), "TOLLGATE_MASTER_KEY") || !strings.Contains(err.Error(), h.db.Where()) {
+		t.Errorf("New = %v", err)
+	}
+	for name, deps := range map[string]Deps{"no database": {Box: box, Billing: h.billing}, "no box": {DB: h.db, Billing: h.billing}, "no billing": {DB: h.db, Box: box}} {
+		if _, err := New(t.Context(), Config{}, deps); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 

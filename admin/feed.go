@@ -30,17 +30,18 @@ func (s *Server) feedDirectory(w http.ResponseWriter, r *http.Request) {
 		s.writeProblem(w, s.problem(r.Context(), &InvalidError{[]Fault{{"query.since", "must be the version of the snapshot you have, or 0"}}}))
 		return
 	}
-	// Long polls outlive the server's write timeout; a writer that cannot
-	// change it has none.
+	// A long poll outlives the server's timeouts; a writer that cannot change
+	// them has none.
 	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{})
 	_ = rc.SetWriteDeadline(time.Now().Add(feed.MaxPoll + 2*time.Minute))
 	ctx, cancel := context.WithTimeout(r.Context(), feed.MaxPoll)
+	defer context.AfterFunc(s.closing, cancel)()
 	err = s.source.wait(ctx, since)
+	waited := ctx.Err() != nil
 	cancel()
 	switch {
-	case r.Context().Err() != nil:
-		return
-	case errors.Is(err, context.DeadlineExceeded):
+	case err != nil && waited: // nothing changed in time, the gateway left, or this process stops
 		w.WriteHeader(http.StatusNoContent)
 		return
 	case err != nil:

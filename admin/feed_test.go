@@ -214,4 +214,11 @@ func TestFeedDirectoryAnswers(t *testing.T) {
 	go func() { get(ctx, strconv.FormatInt(snap.Version, 10)); close(done) }()
 	cancel()
 	<-done
+	// So does a process that stops: the gateway is told to ask again.
+	stopped := make(chan int)
+	go func() { stopped <- get(t.Context(), strconv.FormatInt(snap.Version, 10)).Code }()
+	h.Close()
+	if code := <-stopped; code != 204 {
+		t.Errorf("a stopping process answered %d", code)
+	}
 }

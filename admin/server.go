@@ -106,6 +106,9 @@ type Server struct {
 	routes   []route
 	failures atomic.Int64
 	outside  sync.Mutex // see onceOutside
+
+	closing context.Context // done once Close was called
+	close   context.CancelFunc
 }
 
 // New brings the tables to the newest schema and returns a Server. A database
@@ -127,6 +130,10 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Server, error) {
 		deps.Now = time.Now
 	}
 	s := &Server{cfg: cfg, deps: deps, db: deps.DB, box: deps.Box, log: deps.Log, now: deps.Now}
+	s.closing, s.close = context.WithCancel(context.Background())
+	if n := len(cfg.FeedSecret); n > 0 && n < 16 {
+		s.log.Warn("the feed secret is short enough to be guessed: set TOLLGATE_FEED_SECRET to at least 16 random characters")
+	}
 	s.source = &Source{server: s, changed: make(chan struct{})}
 	if err := s.db.Migrate(ctx, Migrations()); err != nil {
 		return nil, err
@@ -162,6 +169,11 @@ func (s *Server) loadPepper(ctx context.Context) error {
 	s.tokenKey = directory.Hash(s.pepper, "tollgate admin tokens")
 	return nil
 }
+
+// Close ends the long polls that wait, so that a server can be shut down without
+// waiting for them: it is for http.Server.RegisterOnShutdown. Everything else
+// goes on, and it may be called again.
+func (s *Server) Close() { s.close() }
 
 // Source returns the in-process source of directory snapshots.
 func (s *Server) Source() *Source { return s.source }
