@@ -79,7 +79,7 @@ func (f sinkFunc) Insert(ctx context.Context, recs []usage.Record) error { retur
 
 func drain(t *testing.T, s *Shipper) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := s.Drain(ctx); err != nil {
 		t.Fatal(err)
@@ -241,7 +241,7 @@ func shipUntilKilled(dir string) error {
 			if n%50 == 0 {
 				fmt.Println(s.Stats().Batches)
 			}
-			if n%20 == 0 {
+			if n%5 == 0 {
 				_ = j.Sync(context.Background()) // not faster than the disk
 			}
 		}
@@ -298,7 +298,7 @@ func TestShipperKill9(t *testing.T) {
 	if n := mustQuery(t, store, QueryInput{}).Total.Calls; n == 0 || c.Lag() == 0 {
 		t.Fatalf("the kills fell beside the work: %d calls stored, %d left", n, c.Lag())
 	}
-	drain(t, NewShipper(c, store, quick))
+	drain(t, NewShipper(c, store, ShipperOptions{}))
 	stored := map[string]bool{}
 	in := ListInput{From: noon.AddDate(-1, 0, 0), To: noon.AddDate(1, 0, 0), Limit: MaxPage}
 	for {
@@ -468,10 +468,13 @@ func TestShipperPauses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := &fakeSource{more: make(chan struct{})}
+		var mu sync.Mutex
 		fail := true
 		var at []time.Time
 		var sizes []int
 		s := NewShipper(src, sinkFunc(func(_ context.Context, recs []usage.Record) error {
+			mu.Lock()
+			defer mu.Unlock()
 			at = append(at, time.Now())
 			sizes = append(sizes, len(recs))
 			if fail && len(at) <= 12 {
@@ -484,10 +487,16 @@ func TestShipperPauses(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(ctx) }()
 		src.add(10)
-		for len(at) < 13 {
-			time.Sleep(time.Second) // of the bubble's clock
+		sleep := func(d time.Duration) int { // by the bubble's clock
+			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return len(at)
 		}
+		for sleep(time.Second) < 13 {
+		}
+		mu.Lock()
 		bound := 100 * time.Millisecond
 		for i := 1; i < 13; i++ {
 			if gap := at[i].Sub(at[i-1]); gap < bound/2 || gap > bound {
@@ -497,26 +506,28 @@ func TestShipperPauses(t *testing.T) {
 		}
 		fail = false
 		at, sizes = nil, nil
+		mu.Unlock()
 		began := time.Now()
 		src.add(3)
-		time.Sleep(500 * time.Millisecond)
-		synctest.Wait()
-		if len(at) != 0 {
+		if sleep(500*time.Millisecond) != 0 {
 			t.Error("a batch of 3 did not linger")
 		}
 		src.add(2)
-		time.Sleep(600 * time.Millisecond)
-		synctest.Wait()
+		sleep(600 * time.Millisecond)
+		mu.Lock()
 		if len(at) != 1 || at[0].Sub(began) != time.Second || sizes[0] != 5 {
 			t.Errorf("inserted %v at %v, want 5 after one second", sizes, at)
 		}
 		at, sizes = nil, nil
+		mu.Unlock()
 		began = time.Now()
 		src.add(10)
-		synctest.Wait()
+		sleep(0)
+		mu.Lock()
 		if len(at) != 1 || at[0].Sub(began) != 0 || sizes[0] != 10 {
 			t.Errorf("a full batch: %v at %v, want 10 at once", sizes, at)
 		}
+		mu.Unlock()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

@@ -173,12 +173,27 @@ func (s *Store) pruneSome(ctx context.Context, before int64, most int) (int64, e
 		return 0, err
 	}
 	defer tx.Rollback() //nolint:errcheck // no-op after Commit
-	const old = "SELECT request FROM call WHERE time < $1 ORDER BY time, request LIMIT $2"
-	if _, err := tx.ExecContext(ctx, "DELETE FROM record WHERE request IN ("+old+")", before, most); err != nil {
+	// A step ends at an instant, so that both tables find its rows by a range.
+	var first, cut int64
+	err = tx.QueryRowContext(ctx, "SELECT min(time) FROM call WHERE time < $1 HAVING min(time) IS NOT NULL", before).Scan(&first)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
 		return 0, err
 	}
-	res, err := tx.ExecContext(ctx,
-		"DELETE FROM call WHERE (time, request) IN (SELECT time, request FROM call WHERE time < $1 ORDER BY time, request LIMIT $2)", before, most)
+	err = tx.QueryRowContext(ctx, "SELECT time FROM call WHERE time < $1 ORDER BY time LIMIT 1 OFFSET $2", before, most).Scan(&cut)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		cut = before
+	case err != nil:
+		return 0, err
+	}
+	cut = max(cut, first+1)
+	if _, err := tx.ExecContext(ctx, "DELETE FROM record WHERE request IN (SELECT request FROM call WHERE time < $1)", cut); err != nil {
+		return 0, err
+	}
+	res, err := tx.ExecContext(ctx, "DELETE FROM call WHERE time < $1", cut)
 	if err != nil {
 		return 0, err
 	}
