@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"io"
+	"net"
 
 	"github.com/valyala/fasthttp"
 )
@@ -28,7 +29,7 @@ func (c *call) relay() refusal {
 	switch {
 	case c.llm && success && c.stream.events:
 		return c.relayEvents()
-	case c.llm && success && !trailers:
+	case c.llm && success && !trailers && mayBeJSON(up.Header.ContentType()):
 		return c.relayWhole(c.g.cfg.MaxAnswerBuffer)
 	case trailers || c.stream.events:
 		return c.relayStream(nil)
@@ -42,16 +43,24 @@ func (c *call) copyHeader() {
 	h := &c.ctx.Response.Header
 	c.ex.Response.Header.CopyTo(h)
 	h.SetProtocol([]byte("HTTP/1.1"))
-	h.ResetConnectionClose()
 	h.SetNoDefaultContentType(true)
 	removeHopByHop(h)
 	h.Del("X-Tollgate-Charged")
+	if h.StatusCode() == fasthttp.StatusNoContent {
+		h.Del(fasthttp.HeaderContentLength) // RFC 9110 section 8.6
+	}
 	h.SetBytesV("X-Request-Id", c.idText[:])
 }
 
 func isEventStream(contentType []byte) bool {
 	const t = "text/event-stream"
 	return len(contentType) >= len(t) && equalFold(contentType[:len(t)], t)
+}
+
+// mayBeJSON reports whether an answer may hold usage. What is known to be
+// something else, such as speech, is not kept back to look for it.
+func mayBeJSON(contentType []byte) bool {
+	return len(contentType) == 0 || bytes.Contains(contentType, []byte("json"))
 }
 
 // relayed finishes a call whose answer is complete in ctx.
@@ -153,7 +162,7 @@ func (c *call) readUsage(body []byte) {
 		}
 	}
 	if rep, ok := findUsage(body); ok {
-		c.usage = rep
+		c.usage.merge(rep)
 	} else if c.product.BillEstimates {
 		c.textRunes += countText(body)
 	}
@@ -233,20 +242,82 @@ func (c *call) send(size int) {
 // does not know interim answers, and one that pipelines may have an earlier
 // answer still in the buffer: neither gets them.
 func (c *call) interim(h *fasthttp.ResponseHeader) {
-	if !c.ctx.Request.Header.IsHTTP11() || c.ctx.ConnRequestNum() > 1 && !c.flushed {
+	if !c.ctx.Request.Header.IsHTTP11() || !c.fresh {
 		return
 	}
-	out := []byte("HTTP/1.1 ")
-	out = fasthttp.AppendUint(out, h.StatusCode())
-	out = append(append(append(out, ' '), fasthttp.StatusMessage(h.StatusCode())...), "\r\n"...)
 	removeHopByHop(h)
-	for k, v := range h.All() {
-		switch string(k) {
+	out := appendHead(nil, h, func(name []byte) bool {
+		switch string(name) {
 		case fasthttp.HeaderContentLength, fasthttp.HeaderContentType, fasthttp.HeaderDate, fasthttp.HeaderServer, fasthttp.HeaderTrailer:
-			continue
+			return false
 		}
-		out = append(append(append(append(out, k...), ": "...), v...), "\r\n"...)
+		return true
+	})
+	// When the client is gone the final answer will find out.
+	_, _ = c.ctx.Conn().Write(append(out, "\r\n"...))
+}
+
+// appendHead appends the status line and the wanted fields of h.
+func appendHead(dst []byte, h *fasthttp.ResponseHeader, want func(name []byte) bool) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = fasthttp.AppendUint(dst, h.StatusCode())
+	dst = append(append(append(dst, ' '), fasthttp.StatusMessage(h.StatusCode())...), "\r\n"...)
+	for k, v := range h.All() {
+		if want(k) {
+			dst = append(append(append(append(dst, k...), ": "...), v...), "\r\n"...)
+		}
 	}
-	out = append(out, "\r\n"...)
-	_, _ = c.ctx.Conn().Write(out)
+	return dst
+}
+
+// sendUnframed relays an answer of unknown length to a client of HTTP/1.0,
+// which does not know chunks: the end of the connection ends it.
+func (c *call) sendUnframed() {
+	out := appendHead(nil, &c.ctx.Response.Header, func(name []byte) bool {
+		switch string(name) {
+		case fasthttp.HeaderContentLength, fasthttp.HeaderTransferEncoding, fasthttp.HeaderConnection, fasthttp.HeaderTrailer:
+			return false
+		}
+		return true
+	})
+	out = append(out, "Connection: close\r\n\r\n"...)
+	r := &c.stream
+	c.ctx.HijackSetNoResponse(true)
+	c.ctx.Hijack(func(conn net.Conn) {
+		defer func() { _ = r.Close() }() // it never fails
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+		_, _ = r.WriteTo(conn) // why it ended is in the record
+	})
+	c.detach()
+}
+
+// hopByHop are the fields of an answer that concern one connection only (RFC
+// 9110 section 7.6.1).
+var hopByHopFields = []string{
+	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Transfer-Encoding", "Upgrade", "Http2-Settings",
+}
+
+// removeHopByHop deletes the hop-by-hop fields of h, those named by its
+// Connection fields among them.
+func removeHopByHop(h *fasthttp.ResponseHeader) {
+	var listed []string
+	for k, v := range h.All() { // Peek shows "close" alone where that is among several
+		if string(k) == fasthttp.HeaderConnection {
+			options(v, func(o []byte) {
+				if !equalFold(o, "close") && !equalFold(o, "keep-alive") {
+					listed = append(listed, string(o))
+				}
+			})
+		}
+	}
+	h.ResetConnectionClose()
+	for _, name := range listed {
+		h.Del(name)
+	}
+	for _, name := range hopByHopFields {
+		h.Del(name)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"hash"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 
 	"github.com/valyala/fasthttp"
@@ -117,7 +116,7 @@ func (c *call) authenticateApp(p *product, body func() ([]byte, refusal)) (princ
 	switch {
 	case !p.SimpleAuth:
 		return principal{}, refusal{reason: ReasonSimpleAuthOff}
-	case !c.secure():
+	case !c.g.cfg.PlainAppCode && !c.secure():
 		return principal{}, refusal{reason: ReasonAppCodeNeedsHTTPS}
 	}
 	a := c.table.appCodes[c.g.hashes(c.table).sum(code)]
@@ -181,12 +180,8 @@ func (c *call) appCode() ([]byte, bool) {
 		var pair []byte
 		pair, rest, _ = bytes.Cut(rest, []byte{'&'})
 		name, value, _ := bytes.Cut(pair, []byte{'='})
-		if equalFold(name, queryAppCode) && len(value) > 0 {
-			var args fasthttp.Args // decodes the value; codes may hold + / = %
-			args.ParseBytes(append([]byte("v="), value...))
-			code := bytes.Clone(args.Peek("v"))
-			// A literal + is a character of AppCodes, never a blank.
-			return bytes.ReplaceAll(code, []byte{' '}, []byte{'+'}), true
+		if len(value) > 0 && namesAppCode(name) {
+			return unescape(value), true
 		}
 	}
 	return nil, false
@@ -194,15 +189,21 @@ func (c *call) appCode() ([]byte, bool) {
 
 // withoutAppCode returns query without AppCode parameters (AUTH-13).
 func withoutAppCode(query []byte) []byte {
-	if !containsFold(query, queryAppCode) {
+	found := false
+	for rest := query; len(rest) > 0 && !found; {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, []byte{'&'})
+		name, _, _ := bytes.Cut(pair, []byte{'='})
+		found = namesAppCode(name)
+	}
+	if !found {
 		return query
 	}
 	out := make([]byte, 0, len(query))
 	for rest := query; len(rest) > 0; {
 		var pair []byte
 		pair, rest, _ = bytes.Cut(rest, []byte{'&'})
-		name, _, _ := bytes.Cut(pair, []byte{'='})
-		if equalFold(name, queryAppCode) {
+		if name, _, _ := bytes.Cut(pair, []byte{'='}); namesAppCode(name) {
 			continue
 		}
 		if len(out) > 0 {
@@ -213,25 +214,42 @@ func withoutAppCode(query []byte) []byte {
 	return out
 }
 
-func containsFold(b []byte, lower string) bool {
-	for i := 0; i+len(lower) <= len(b); i++ {
-		if equalFold(b[i:i+len(lower)], lower) {
-			return true
-		}
+// namesAppCode reports whether a parameter's name, escaped in any way, is that
+// of the AppCode.
+func namesAppCode(name []byte) bool {
+	if len(name) == len(queryAppCode) {
+		return equalFold(name, queryAppCode)
 	}
-	return false
+	return bytes.IndexByte(name, '%') >= 0 && equalFold(unescape(name), queryAppCode)
 }
 
-// secure reports whether the client's own connection is https: here, or at a
-// proxy that is configured as trusted (AUTH-5).
-func (c *call) secure() bool {
-	if c.ctx.IsTLS() || c.g.cfg.PlainAppCode {
-		return true
+// unescape decodes the escapes of b. A literal + is a character of AppCodes,
+// never a blank, and what is no escape stands for itself.
+func unescape(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if b[i] == '%' && i+2 < len(b) {
+			if hi, lo := unhex(b[i+1]), unhex(b[i+2]); hi >= 0 && lo >= 0 {
+				out = append(out, byte(hi<<4|lo))
+				i += 2
+				continue
+			}
+		}
+		out = append(out, b[i])
 	}
-	if len(c.g.cfg.TrustedProxies) == 0 || !trusted(c.g.cfg.TrustedProxies, c.ctx.RemoteAddr()) {
-		return false
+	return out
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
 	}
-	return strings.EqualFold(string(c.ctx.Request.Header.Peek("X-Forwarded-Proto")), "https")
+	return -1
 }
 
 func trusted(proxies []netip.Prefix, addr net.Addr) bool {

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +34,12 @@ type Gateway struct {
 	swap     sync.Mutex // serialises Swap
 	hash     atomic.Pointer[hashState]
 	draining atomic.Bool
+	conns    openConns
 	drains   atomic.Int64
-	drainers sync.WaitGroup
+	tasks    tasks // connections and drains
 	calls    sync.Pool
+
+	retired []*upstream.Target // no longer in the table, perhaps still in use; guarded by swap
 }
 
 // hashState is a hasher with the pepper it was made for.
@@ -61,23 +66,24 @@ func New(cfg Config, deps Deps) *Gateway {
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
 	}
+	deps.Metrics.MustRegister(breakers{g})
 	g.calls.New = func() any { return &call{} }
 	g.server = &fasthttp.Server{
-		Handler:                       g.handle,
-		ErrorHandler:                  g.handleReadError,
-		ReadBufferSize:                g.cfg.MaxHeader,
-		ReadTimeout:                   g.cfg.ReadTimeout,
-		IdleTimeout:                   g.cfg.IdleTimeout,
-		StreamRequestBody:             true,
-		MaxRequestBodySize:            1 << 40, // the handler enforces the limits of each route
-		DisablePreParseMultipartForm:  true,
-		NoDefaultServerHeader:         true,
-		NoDefaultContentType:          true,
-		CloseOnShutdown:               true,
-		SecureErrorLogMessage:         true,
-		LogAllErrors:                  false,
-		Logger:                        serverLog{deps.Log},
-		DisableHeaderNamesNormalizing: false,
+		Handler:                      g.handle,
+		ErrorHandler:                 g.handleReadError,
+		ReadBufferSize:               g.cfg.MaxHeader,
+		ReadTimeout:                  g.cfg.ReadTimeout,
+		IdleTimeout:                  g.cfg.IdleTimeout,
+		StreamRequestBody:            true,
+		MaxRequestBodySize:           1 << 40, // the handler enforces the limits of each route
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		CloseOnShutdown:              true,
+		SecureErrorLogMessage:        true,
+		LogAllErrors:                 false,
+		Logger:                       serverLog{deps.Log},
+		ConnState:                    state,
 	}
 	return g
 }
@@ -93,7 +99,7 @@ func (l serverLog) Printf(format string, args ...any) {
 // Serve takes connections from ln until it is closed or Shutdown is called. It
 // may be called for several listeners, plain and TLS.
 func (g *Gateway) Serve(ln net.Listener) error {
-	return g.server.Serve(newListener(ln, g.cfg.WriteTimeout))
+	return g.server.Serve(&listener{Listener: ln, writeTimeout: g.cfg.WriteTimeout, open: &g.conns, tasks: &g.tasks})
 }
 
 // Swap puts the snapshot into force for every call that begins after it. Calls
@@ -110,6 +116,7 @@ func (g *Gateway) Swap(s *directory.Snapshot) error {
 	for _, u := range dropped {
 		u.Close()
 	}
+	g.retired = append(slices.DeleteFunc(g.retired, func(u *upstream.Target) bool { return u.InFlight() == 0 }), dropped...)
 	g.metrics.directory.Set(float64(t.version))
 	faults := 0
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -155,30 +162,47 @@ func (g *Gateway) upstreamConfig() upstream.Config {
 	}
 }
 
-// Shutdown refuses new calls, waits for the running ones and for upstream
-// answers that are read on after their client left, and closes what is left
-// when ctx ends.
+// shutdownGrace is how long Shutdown waits, after its context has ended and all
+// connections were cut, for the calls to notice and resolve their holds.
+const shutdownGrace = 5 * time.Second
+
+// Shutdown refuses new calls and waits for the running ones and for upstream
+// answers that are read on after their client left. When ctx ends it cuts every
+// connection, to clients and to upstreams, so that the calls still running end
+// and resolve their holds, and returns ctx's error.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.draining.Store(true)
 	err := g.server.ShutdownWithContext(ctx)
-	done := make(chan struct{})
-	go func() {
-		g.drainers.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
+	if err == nil || ctx.Err() == nil {
+		err = errors.Join(err, g.tasks.wait(ctx))
+	}
+	if ctx.Err() != nil {
+		g.eachTarget((*upstream.Target).Abort)
+		g.conns.closeAll()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer cancel()
+		if werr := g.tasks.wait(last); werr != nil {
+			err = errors.Join(err, errors.New("gateway: some calls did not end although their connections were cut"))
+		}
+	}
+	g.eachTarget((*upstream.Target).Close)
+	return err
+}
+
+// eachTarget calls f for the targets in use.
+func (g *Gateway) eachTarget(f func(*upstream.Target)) {
+	g.swap.Lock()
+	defer g.swap.Unlock()
+	for _, u := range g.retired {
+		f(u)
 	}
 	if t := g.table.Load(); t != nil {
 		for _, p := range t.products {
 			for _, u := range p.upstream {
-				u.Close()
+				f(u.Target)
 			}
 		}
 	}
-	return err
 }
 
 // handle is the server's handler. fasthttp does not recover panics, so it is
@@ -201,6 +225,9 @@ func (g *Gateway) handle(ctx *fasthttp.RequestCtx) {
 	if ref := c.serve(); ref.reason != ReasonNone {
 		c.refuse(ref)
 	}
+	if c.closing {
+		ctx.Response.SetConnectionClose()
+	}
 }
 
 // panicked ends a call whose handler panicked. The call is not used again.
@@ -214,25 +241,33 @@ func (g *Gateway) panicked(c *call, r any) {
 	c.refuse(refusal{reason: ReasonInternal})
 }
 
-// handleReadError answers requests that fasthttp could not read.
+// handleReadError answers requests that the server could not read.
 func (g *Gateway) handleReadError(ctx *fasthttp.RequestCtx, err error) {
-	reason := ReasonMalformed
-	var small *fasthttp.ErrSmallBuffer
-	var op *net.OpError
-	switch {
-	case errors.As(err, &small):
-		reason = ReasonHeadersTooLarge
-	case errors.As(err, &op) && op.Timeout():
-		reason = ReasonRequestTimeout
-	}
 	c := &call{}
 	c.begin(g, ctx)
-	path, _ := splitTarget(ctx)
-	_, c.llm = splitLLM(path)
+	reason := ReasonMalformed
+	var small *fasthttp.ErrSmallBuffer
+	var timeout interface{ Timeout() bool }
+	var w *watch
+	if wc, ok := ctx.Conn().(watched); ok {
+		w = wc.watch()
+	}
+	switch {
+	case errors.As(err, &small) && w != nil && !w.firstLine:
+		reason = ReasonURITooLong
+	case errors.As(err, &small):
+		reason = ReasonHeadersTooLarge
+	case errors.As(err, &timeout) && timeout.Timeout():
+		reason = ReasonRequestTimeout
+	}
+	if w != nil {
+		// What was parsed is gone; the kind of envelope is told from the line.
+		_, target, _ := bytes.Cut(w.first[:w.firstLen], []byte{' '})
+		c.llm = bytes.HasPrefix(target, []byte("/v1/"))
+		w.linger.Store(true)
+	}
 	c.refuse(refusal{reason: reason})
 }
-
-// reading on after the client left
 
 // startDrain reserves a place for one drain; it reports false when there are
 // as many as allowed.
@@ -241,7 +276,7 @@ func (g *Gateway) startDrain() bool {
 		g.drains.Add(-1)
 		return false
 	}
-	g.drainers.Add(1)
+	g.tasks.begin()
 	g.metrics.drains.Inc()
 	return true
 }
@@ -249,7 +284,49 @@ func (g *Gateway) startDrain() bool {
 func (g *Gateway) endDrain() {
 	g.drains.Add(-1)
 	g.metrics.drains.Dec()
-	g.drainers.Done()
+	g.tasks.end()
+}
+
+// tasks counts what Shutdown waits for.
+type tasks struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n falls to 0; nil while nobody waits
+}
+
+func (t *tasks) begin() {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+}
+
+func (t *tasks) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// wait waits until no task is left, or for ctx.
+func (t *tasks) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // now is the clock's time.

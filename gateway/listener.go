@@ -1,20 +1,58 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/tls"
+	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // listener wraps accepted connections, so that a client that does not read is
-// cut off and the gateway can tell whether an answer is still buffered.
+// cut off, the gateway knows whether an answer is still buffered, and Shutdown
+// can close what is left.
 type listener struct {
 	net.Listener
 	writeTimeout time.Duration
+	open         *openConns
+	tasks        *tasks // counts the open connections
 }
 
-func newListener(ln net.Listener, writeTimeout time.Duration) net.Listener {
-	return &listener{Listener: ln, writeTimeout: writeTimeout}
+// openConns is the set of client connections.
+type openConns struct {
+	mu  sync.Mutex
+	set map[net.Conn]struct{}
+}
+
+func (o *openConns) add(c net.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.set == nil {
+		o.set = make(map[net.Conn]struct{})
+	}
+	o.set[c] = struct{}{}
+}
+
+// remove reports whether c was there.
+func (o *openConns) remove(c net.Conn) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.set[c]
+	delete(o.set, c)
+	return ok
+}
+
+// closeAll closes every connection there is.
+func (o *openConns) closeAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c := range o.set {
+		_ = c.Close() // to wake its goroutine, which closes it once more
+	}
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -22,61 +60,148 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.open.add(c)
+	l.tasks.begin()
 	if tc, ok := c.(*tls.Conn); ok {
 		// The embedded *tls.Conn keeps the methods by which fasthttp knows TLS.
-		return &tlsConn{Conn: tc, writes: writes{timeout: l.writeTimeout}}, nil
+		return &tlsConn{Conn: tc, w: watch{raw: c, l: l, fresh: true}}, nil
 	}
-	return &plainConn{Conn: c, writes: writes{timeout: l.writeTimeout}}, nil
+	return &plainConn{Conn: c, w: watch{raw: c, l: l, fresh: true}}, nil
 }
 
-// writes watches the writing side of a client connection. It is used by the
-// connection's own goroutine only.
-type writes struct {
-	timeout  time.Duration
-	deadline time.Time
-	flushed  bool // something was written since the last handler began
+// watch is what the gateway keeps of a client connection. But for linger it is
+// used by the connection's own goroutine only.
+type watch struct {
+	raw net.Conn
+	l   *listener
+
+	deadline time.Time   // the write deadline last set
+	linger   atomic.Bool // the client may be sending still: see close
+
+	// fresh says that nothing was in the server's write buffer when the request
+	// under way began: the server flushed because it had to wait for it.
+	fresh   bool
+	between bool // the server is between two requests
+
+	// What was seen of a request's first line, for answers to requests that
+	// cannot be parsed.
+	first     [16]byte
+	firstLen  int
+	firstLine bool // its end was seen
+}
+
+// watched is a connection accepted through listener.
+type watched interface{ watch() *watch }
+
+// state follows the server's hook: it is between requests from the idle state
+// on until the next request's first byte.
+func state(c net.Conn, s fasthttp.ConnState) {
+	wc, ok := c.(watched)
+	if !ok {
+		return
+	}
+	w := wc.watch()
+	switch s {
+	case fasthttp.StateIdle:
+		w.between, w.fresh = true, false
+		w.firstLen, w.firstLine = 0, false
+	case fasthttp.StateActive:
+		w.between = false
+	}
+}
+
+// read is told what a read brought.
+func (w *watch) read(p []byte) {
+	if w.between {
+		w.fresh = true
+	}
+	if !w.firstLine {
+		w.firstLine = bytes.IndexByte(p, '\n') >= 0
+		w.firstLen += copy(w.first[w.firstLen:], p)
+	}
 }
 
 // before is called ahead of each write. The deadline moves in steps, since
 // setting it costs about as much as a small write.
-func (w *writes) before(c net.Conn) error {
-	w.flushed = true
+func (w *watch) before() error {
 	now := time.Now()
-	at := now.Add(w.timeout)
+	at := now.Add(w.l.writeTimeout)
 	if ahead := at.Sub(w.deadline); ahead >= 0 && ahead < time.Second {
 		return nil
 	}
 	w.deadline = at
-	return c.SetWriteDeadline(at)
+	return w.raw.SetWriteDeadline(at)
+}
+
+// lingerFor bounds how long a connection is read on after an answer that was
+// sent although the request had not come in whole. Closing at once would make
+// the kernel send a reset, which can take the answer away from the client (RFC
+// 9112 section 9.6).
+const lingerFor = 2 * time.Second
+
+// close closes c behind the answer.
+func (w *watch) close(c net.Conn) error {
+	if w.l.open.remove(w.raw) {
+		defer w.l.tasks.end()
+	}
+	if half, ok := c.(interface{ CloseWrite() error }); ok && w.linger.Load() {
+		if half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerFor)) == nil {
+			_, _ = io.Copy(io.Discard, io.LimitReader(c, 16<<20)) // until the client has closed too
+		}
+	}
+	return c.Close()
 }
 
 type plainConn struct {
 	net.Conn
-	writes
+	w watch
+}
+
+func (c *plainConn) watch() *watch { return &c.w }
+func (c *plainConn) Close() error  { return c.w.close(c.Conn) }
+
+func (c *plainConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.w.read(p[:n])
+	return n, err
 }
 
 func (c *plainConn) Write(p []byte) (int, error) {
-	if err := c.before(c.Conn); err != nil {
+	if err := c.w.before(); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
 }
 
-func (c *plainConn) watch() *writes { return &c.writes }
+// SetDeadline forgets the write deadline kept, so that the next write sets one.
+func (c *plainConn) SetDeadline(t time.Time) error {
+	c.w.deadline = time.Time{}
+	return c.Conn.SetDeadline(t)
+}
 
 type tlsConn struct {
 	*tls.Conn
-	writes
+	w watch
+}
+
+func (c *tlsConn) watch() *watch { return &c.w }
+func (c *tlsConn) Close() error  { return c.w.close(c.Conn) }
+
+func (c *tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.w.read(p[:n])
+	return n, err
 }
 
 func (c *tlsConn) Write(p []byte) (int, error) {
-	if err := c.before(c.Conn); err != nil {
+	if err := c.w.before(); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
 }
 
-func (c *tlsConn) watch() *writes { return &c.writes }
-
-// watched is a connection accepted through listener.
-type watched interface{ watch() *writes }
+// SetDeadline forgets the write deadline kept, so that the next write sets one.
+func (c *tlsConn) SetDeadline(t time.Time) error {
+	c.w.deadline = time.Time{}
+	return c.Conn.SetDeadline(t)
+}

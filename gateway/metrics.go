@@ -130,7 +130,8 @@ type statusCounters [500]atomic.Pointer[prometheus.Counter]
 func (m *metrics) product(id, api string) *productMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.products[id]
+	key := id + "\x00" + api
+	p := m.products[key]
 	if p == nil {
 		p = &productMetrics{m: m, id: id}
 		if api != "" {
@@ -141,7 +142,7 @@ func (m *metrics) product(id, api string) *productMetrics {
 				p.apis[f].name = familyNames[f]
 			}
 		}
-		m.products[id] = p
+		m.products[key] = p
 	}
 	return p
 }

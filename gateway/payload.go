@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
-	"unsafe"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -21,89 +21,157 @@ type payload struct {
 	model0, model1 int // position of the model's JSON text; 0, 0: none
 	opts0, opts1   int // position of the value of stream_options; 0, 0: none
 	optsObject     bool
+	optsFault      error // what is wrong with it, should it matter
 }
 
-// errDuplicate is refused because readers differ in which of two equal keys
-// they take: the gateway must see what the upstream will.
-var errDuplicate = errors.New("the key stands twice in the request body")
+// Faults of a request body. Readers differ in which of two equal keys they take,
+// and some (Go's encoding/json among them) take a key in another case for the
+// same: the gateway must see what the upstream will.
+var (
+	errJSON      = errors.New("the request body is not valid JSON")
+	errObject    = errors.New("the request body must be a JSON object")
+	errDuplicate = errors.New("must not stand twice in the request body")
+	errSpelling  = errors.New("must be spelled in lower case")
+)
+
+// Keys the gateway reads, in the order of their bits in fieldReader.seen.
+var payloadKeys = [...]string{"model", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages"}
+
+const (
+	keyModel = iota
+	keyStream
+	keyStreamOptions
+	keyN
+	keyMaxTokens
+	keyMaxCompletionTokens
+	keyMaxOutputTokens
+	keyMessages
+)
+
+// payloadKey returns the index of key among payloadKeys, -1 for another; exact
+// is false when it is one of them in another case.
+func payloadKey(key string) (index int, exact bool) {
+	for i, k := range payloadKeys {
+		if key == k {
+			return i, true
+		}
+	}
+	for i, k := range payloadKeys {
+		// Folding may change a letter's length in bytes (ſ for s, K for k).
+		if len(key) >= len(k) && len(key) <= 3*len(k) && strings.EqualFold(key, k) {
+			return i, false
+		}
+	}
+	return -1, false
+}
 
 // parsePayload reads the top level of body. param names the faulty parameter.
-func parsePayload(body []byte) (p payload, param string, err error) {
+func parsePayload(body []byte, f family) (p payload, param string, err error) {
 	if !gjson.ValidBytes(body) {
-		return p, "", errors.New("the request body is not valid JSON")
+		return p, "", errJSON
 	}
-	// The text is only read while body is unchanged; strings kept from it are
-	// copied.
-	text := unsafe.String(unsafe.SliceData(body), len(body))
-	root := gjson.Parse(text)
+	root := gjson.Parse(view(body))
 	if !root.IsObject() {
-		return p, "", errors.New("the request body must be a JSON object")
+		return p, "", errObject
 	}
 	p.choices = 1
-	const (
-		seenModel = 1 << iota
-		seenStream
-		seenOptions
-		seenMax
-		seenN
-	)
 	seen := 0
-	fault := func(name, text string) bool {
-		param, err = name, errors.New(text)
-		return false
-	}
 	root.ForEach(func(key, value gjson.Result) bool {
-		bit := 0
-		switch key.Str {
-		case "model":
-			bit = seenModel
-			if value.Type != gjson.String || value.Str == "" {
-				return fault("model", "model must be a non-empty string")
-			}
-			p.model = string([]byte(value.Str))
-			p.model0, p.model1 = value.Index, value.Index+len(value.Raw)
-		case "stream":
-			bit = seenStream
-			if value.Type != gjson.True && value.Type != gjson.False && value.Type != gjson.Null {
-				return fault("stream", "stream must be true or false") // LLM-12
-			}
-			p.stream = value.Type == gjson.True
-		case "stream_options":
-			bit = seenOptions
-			if !value.IsObject() && value.Type != gjson.Null {
-				return fault("stream_options", "stream_options must be an object")
-			}
-			p.opts0, p.opts1, p.optsObject = value.Index, value.Index+len(value.Raw), value.IsObject()
-			n := 0
-			value.ForEach(func(k, v gjson.Result) bool {
-				if k.Str == "include_usage" {
-					n++
-					p.wantsUsage = v.Type == gjson.True
-				}
-				return true
-			})
-			if n > 1 {
-				param, err = "stream_options", errDuplicate
-				return false
-			}
-		case "max_tokens", "max_completion_tokens", "max_output_tokens":
-			bit = seenMax << 8 // several names may stand side by side
-			p.maxOutput = max(p.maxOutput, amount(value))
-		case "n":
-			bit = seenN
-			p.choices = max(1, amount(value))
-		default:
+		i, exact := payloadKey(key.Str)
+		switch {
+		case i < 0:
 			return true
+		case !exact:
+			err = errSpelling
+		case seen&(1<<i) != 0:
+			err = errDuplicate
+		default:
+			seen |= 1 << i
+			err = p.take(i, value)
 		}
-		if bit < seenMax<<8 && seen&bit != 0 {
-			param, err = string([]byte(key.Str)), errDuplicate
-			return false
+		if err != nil {
+			param = strings.Clone(key.Str)
 		}
-		seen |= bit
-		return true
+		return err == nil
 	})
+	switch {
+	case err != nil:
+	case p.stream && p.optsFault != nil:
+		param, err = "stream_options", p.optsFault
+	case f == familyChat && seen&(1<<keyMessages) == 0:
+		param, err = "messages", errMessages // LLM-11
+	}
 	return p, param, err
 }
+
+var (
+	errModel    = errors.New("must be a non-empty string")
+	errStream   = errors.New("must be true or false")
+	errOptions  = errors.New("must be an object with include_usage at most once, in lower case")
+	errMessages = errors.New("must be a non-empty array")
+	errMax      = errors.New("must be a whole number from 1 on")
+)
+
+// take reads the value of one of payloadKeys.
+func (p *payload) take(key int, value gjson.Result) error {
+	null := value.Type == gjson.Null
+	switch key {
+	case keyModel: // LLM-10
+		if value.Type != gjson.String || value.Str == "" {
+			return errModel
+		}
+		p.model = strings.Clone(value.Str)
+		p.model0, p.model1 = value.Index, value.Index+len(value.Raw)
+	case keyStream: // LLM-12
+		if value.Type != gjson.True && value.Type != gjson.False && !null {
+			return errStream
+		}
+		p.stream = value.Type == gjson.True
+	case keyStreamOptions: // LLM-13: without stream it is nobody's concern
+		p.opts0, p.opts1, p.optsObject = value.Index, value.Index+len(value.Raw), value.IsObject()
+		p.wantsUsage, p.optsFault = readOptions(value)
+	case keyN:
+		p.choices = max(1, amount(value))
+	case keyMessages: // LLM-11
+		if !value.IsArray() || !value.Get("0").Exists() {
+			return errMessages
+		}
+	default: // LLM-14
+		if null {
+			return nil
+		}
+		n := amount(value)
+		if n < 1 || float64(n) != value.Num {
+			return errMax
+		}
+		p.maxOutput = max(p.maxOutput, n)
+	}
+	return nil
+}
+
+// readOptions reads the value of stream_options.
+func readOptions(v gjson.Result) (wantsUsage bool, fault error) {
+	switch {
+	case v.Type == gjson.Null:
+		return false, nil
+	case !v.IsObject():
+		return false, errOptions
+	}
+	n := 0
+	v.ForEach(func(k, v gjson.Result) bool {
+		if strings.EqualFold(k.Str, keyIncludeUsage) {
+			n++
+			wantsUsage = v.Type == gjson.True
+			if n > 1 || k.Str != keyIncludeUsage {
+				fault = errOptions
+			}
+		}
+		return true
+	})
+	return wantsUsage && fault == nil, fault
+}
+
+const keyIncludeUsage = "include_usage"
 
 // amount reads a JSON number as a non-negative integer; anything else is 0.
 func amount(v gjson.Result) int64 {
@@ -158,8 +226,8 @@ func (p *payload) rewrite(dst, body []byte, upstreamModel string, askUsage bool)
 func askedOptions(raw []byte, object bool) []byte {
 	out := []byte(`{"include_usage":true`)
 	if object {
-		gjson.ParseBytes(raw).ForEach(func(k, v gjson.Result) bool {
-			if k.Str != "include_usage" {
+		gjson.Parse(view(raw)).ForEach(func(k, v gjson.Result) bool {
+			if !strings.EqualFold(k.Str, keyIncludeUsage) {
 				out = append(append(append(append(out, ','), k.Raw...), ':'), v.Raw...)
 			}
 			return true

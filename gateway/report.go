@@ -3,20 +3,40 @@ package gateway
 import (
 	"bytes"
 	"math"
+	"unsafe"
 
 	"github.com/tidwall/gjson"
 
 	"tollgate/internal/usage"
 )
 
-// report is what the upstream said of its usage.
+// report is what the upstream said of its usage. Amounts it did not name are
+// negative; the zero report says nothing at all.
 type report struct {
 	found     bool
 	input     int64
 	output    int64
 	total     int64
-	cached    int64
-	reasoning int64
+	cached    int64 // a subset of input
+	reasoning int64 // a subset of output
+
+	// Anthropic counts what was written to and read from its cache apart from
+	// the input; both are input here.
+	cacheWrite int64
+	cacheRead  int64
+}
+
+// merge adds what a later report of the same answer says. Reports are
+// cumulative, each amount by itself: Anthropic's last event names the output
+// alone. So each amount is its high-water mark, and nothing is ever summed.
+func (r *report) merge(later report) {
+	if !r.found {
+		*r = later
+		return
+	}
+	r.input, r.output, r.total = max(r.input, later.input), max(r.output, later.output), max(r.total, later.total)
+	r.cached, r.reasoning = max(r.cached, later.cached), max(r.reasoning, later.reasoning)
+	r.cacheWrite, r.cacheRead = max(r.cacheWrite, later.cacheWrite), max(r.cacheRead, later.cacheRead)
 }
 
 var keyUsage = []byte(`"usage"`)
@@ -30,7 +50,7 @@ func findUsage(text []byte) (report, bool) {
 	if !bytes.Contains(text, keyUsage) {
 		return report{}, false
 	}
-	root := gjson.ParseBytes(text)
+	root := gjson.Parse(view(text))
 	u := root.Get("usage")
 	if !u.IsObject() {
 		if u = root.Get("response.usage"); !u.IsObject() {
@@ -53,6 +73,10 @@ func parseUsage(u gjson.Result) (report, bool) {
 			tokens(&r.input, value)
 		case "completion_tokens", "output_tokens":
 			tokens(&r.output, value)
+		case "cache_creation_input_tokens":
+			tokens(&r.cacheWrite, value)
+		case "cache_read_input_tokens":
+			tokens(&r.cacheRead, value)
 		case "total_tokens":
 			tokens(&r.total, value)
 		case "prompt_tokens_details", "input_tokens_details":
@@ -64,10 +88,6 @@ func parseUsage(u gjson.Result) (report, bool) {
 	})
 	if r.input < 0 && r.output < 0 && r.total < 0 {
 		return report{}, false
-	}
-	r.input, r.output = max(r.input, 0), max(r.output, 0)
-	if r.total < 0 {
-		r.total = r.input + r.output
 	}
 	r.found = true
 	return r, true
@@ -83,9 +103,17 @@ func tokens(p *int64, v gjson.Result) {
 
 // fill writes the report into rec.
 func (r *report) fill(rec *usage.Record) {
-	rec.Units[usage.InputToken] = r.input
-	rec.Units[usage.OutputToken] = r.output
-	rec.Units[usage.Token] = r.total
-	rec.Cached = r.cached
+	input, output, total := max(r.input, 0)+r.cacheWrite+r.cacheRead, max(r.output, 0), r.total
+	if total < 0 {
+		total = input + output
+	}
+	rec.Units[usage.InputToken] = input
+	rec.Units[usage.OutputToken] = output
+	rec.Units[usage.Token] = total
+	rec.Cached = r.cached + r.cacheRead
 	rec.Reasoning = r.reasoning
 }
+
+// view is the text of b without a copy. It is read only while b is unchanged,
+// and strings kept from it are cloned.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

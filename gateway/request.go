@@ -2,293 +2,214 @@ package gateway
 
 import (
 	"bytes"
-	"io"
 	"net"
-	"strings"
 
 	"github.com/valyala/fasthttp"
-
-	"tollgate/internal/usage"
 )
 
-// hopByHop are the fields that concern one connection only (RFC 9110 section
-// 7.6.1), and Expect, which was answered here.
-var hopByHop = []string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Expect",
-}
-
-// credentials are the fields that never reach an upstream (AUTH-13).
-var credentials = []string{
-	fasthttp.HeaderAuthorization, headerAppCode,
-	"X-Sdk-Date", "X-Sdk-Content-Sha256", "X-Sdk-Nonce", "X-Proxy-Signed-Headers",
-}
-
-// ours are fields only the gateway may set: a client's own would be believed.
-var ours = []string{
-	"X-Request-Id", "X-Customer-Id", "X-Customer-Name",
-	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip", "Forwarded",
-}
-
-type header interface {
-	Peek(key string) []byte
-	PeekAll(key string) [][]byte
-	Del(key string)
-}
-
-// removeHopByHop deletes the hop-by-hop fields of h, those named by its
-// Connection field among them.
-func removeHopByHop(h header) {
-	for _, v := range h.PeekAll("Connection") {
-		if equalFold(v, "close") || equalFold(v, "keep-alive") {
-			continue
-		}
-		for _, name := range strings.Split(string(v), ",") {
-			if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, "close") && !strings.EqualFold(name, "keep-alive") {
-				h.Del(name)
-			}
-		}
-	}
-	for _, name := range hopByHop {
-		h.Del(name)
-	}
-}
-
 // buildRequest makes the upstream request for target t out of the client's.
+//
+// The client's fields are taken from the request as it came and copied line by
+// line, so that order, spelling and repetitions stay. What was framed, checked
+// or is the gateway's to say is written anew.
 func (c *call) buildRequest(t *target) {
-	in, req := &c.ctx.Request, &c.req
-	req.Reset()
-	h := &req.Header
-	in.Header.CopyTo(h)
-	h.SetNoDefaultContentType(true)
-	h.SetProtocol("HTTP/1.1")
-	h.ResetConnectionClose()
-	removeHopByHop(h)
-	for _, name := range credentials {
-		h.Del(name)
+	in := &c.ctx.Request.Header
+	h := append(c.head[:0], "Host: "...)
+	h = append(append(h, t.Host()...), "\r\n"...)
+	for i := range c.fields {
+		if f := &c.fields[i]; c.forwards(f) && !t.sets(f.name) {
+			h = append(h, f.line...)
+		}
 	}
-	forwarded := c.forwardedFor()
-	for _, name := range ours {
-		h.Del(name)
+	if !t.setsType {
+		h = appendField(h, "Content-Type: ", in.ContentType())
 	}
-	if !c.product.ForwardMock {
-		c.dropMock()
+	if !t.setsAgent {
+		h = appendField(h, "User-Agent: ", in.UserAgent())
 	}
-	h.SetBytesV("X-Request-Id", c.idText[:])
-	h.Set("X-Forwarded-For", forwarded)
-	h.SetBytesV("X-Forwarded-Host", in.Header.Host())
-	if c.secureTransport() {
-		h.Set("X-Forwarded-Proto", "https")
+	h = appendField(h, "X-Request-Id: ", c.idText[:])
+	h = append(h, "X-Forwarded-For: "...)
+	h = append(c.appendForwardedFor(h), "\r\n"...)
+	h = appendField(h, "X-Forwarded-Host: ", in.Host())
+	if c.secure() {
+		h = append(h, "X-Forwarded-Proto: https\r\n"...)
 	} else {
-		h.Set("X-Forwarded-Proto", "http")
+		h = append(h, "X-Forwarded-Proto: http\r\n"...)
 	}
-	h.Add("Via", "1.1 tollgate") // RFC 9110 section 7.6.3
+	h = append(h, "Via: 1.1 tollgate\r\n"...) // RFC 9110 section 7.6.3
 	if c.llm {
-		h.Del("X-Api-Key")
-		h.Set("X-Customer-Id", c.who.account.id) // EXT-2
+		h = append(append(append(h, "X-Customer-Id: "...), c.who.account.id...), "\r\n"...) // EXT-2
 		// Usage has to be read on the way; a plain answer spares unpacking it.
-		h.Set(fasthttp.HeaderAcceptEncoding, "identity")
+		h = append(h, "Accept-Encoding: identity\r\n"...)
 	}
-	h.SetHost(t.Host())
-	for _, kv := range t.headers {
-		h.Set(kv.Name, kv.Value)
-	}
-	c.target = append(c.target[:0], t.Base()...)
-	switch {
-	case c.llm:
-		c.target = append(c.target, c.route.rest...)
-	case c.product.StripPath:
-		c.target = append(c.target, c.path[min(len(c.product.Path), len(c.path)):]...)
-	default:
-		c.target = append(c.target, c.path...)
-	}
-	if len(c.target) == 0 || c.target[0] != '/' {
-		c.target = append([]byte{'/'}, c.target...)
-	}
-	if q := withoutAppCode(c.query); len(q) > 0 {
-		c.target = append(append(c.target, '?'), q...)
-	}
-	h.SetRequestURIBytes(c.target)
+	h = append(h, t.lines...)
 
+	c.req.Method = c.ctx.Method()
+	c.req.Target = c.appendTarget(c.target[:0], t)
+	c.target = c.req.Target
+	c.req.Body, c.req.Stream, c.req.Trailer = nil, nil, nil
 	switch {
 	case c.bodyRead:
-		_ = h.SetTrailer("")
-		req.SetBodyRaw(c.body)
-		if c.decoded {
-			h.Del(fasthttp.HeaderContentEncoding)
-		}
+		c.req.Body = c.body
 	case c.upload.r != nil:
-		req.SetBodyStream(&c.upload, in.Header.ContentLength())
-	}
-}
-
-// dropMock removes the mock upstream's steering fields.
-func (c *call) dropMock() {
-	var names []string
-	for k := range c.req.Header.All() {
-		if bytes.HasPrefix(k, []byte("X-Mock-")) {
-			names = append(names, string(k))
+		c.req.Stream, c.req.StreamErr, c.req.Length = &c.upload, c.upload.failure, int64(in.ContentLength())
+		if names := in.PeekTrailerKeys(); c.req.Length < 0 && len(names) > 0 {
+			h = c.appendTrailerNames(h, names)
+			c.req.Trailer = c.appendTrailers
 		}
 	}
-	for _, n := range names {
-		c.req.Header.Del(n)
-	}
+	c.head, c.req.Header = h, h
 }
 
-// forwardedFor is the X-Forwarded-For to send: the client's address, behind
-// what a trusted proxy said.
-func (c *call) forwardedFor() string {
-	addr := c.ctx.RemoteAddr()
-	ip := ""
-	if host, _, err := net.SplitHostPort(addr.String()); err == nil {
-		ip = host
+// forwards reports whether a field of the client's request goes upstream.
+func (c *call) forwards(f *field) bool {
+	switch f.kind {
+	case plain:
+	case apiKeyField, acceptEncoding:
+		return !c.llm
+	case contentEncoding:
+		return !c.decoded
+	case mock:
+		return c.product.ForwardMock
+	default:
+		return false
 	}
-	if len(c.g.cfg.TrustedProxies) > 0 && trusted(c.g.cfg.TrustedProxies, addr) {
-		if prior := c.ctx.Request.Header.Peek("X-Forwarded-For"); len(prior) > 0 {
-			return string(prior) + ", " + ip
+	for _, name := range c.listed {
+		if bytes.EqualFold(name, f.name) {
+			return false
 		}
 	}
-	return ip
+	return true
 }
 
-func (c *call) secureTransport() bool { return c.ctx.IsTLS() }
-
-// upload is a request body that is sent on as it comes.
-type upload struct {
-	r     io.Reader
-	left  int64 // bytes that may still come
-	n     int64
-	err   error // why the client's side broke off
-	ended bool
-}
-
-// Read implements io.Reader. It counts, holds the limit and remembers a
-// failure, so that a client that vanished is not taken for a failed upstream.
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.r.Read(p)
-	u.n += int64(n)
-	if u.left -= int64(n); u.left < 0 {
-		u.err = errTooLarge
-		return 0, errTooLarge
-	}
-	switch {
-	case err == io.EOF:
-		u.ended = true
-	case err != nil:
-		u.err = err
-	}
-	return n, err
-}
-
-func (u *upload) failure() error { return u.err }
-
-// smallBody is the size up to which a body is read whole before it is sent on:
-// fasthttp has that much in memory already.
-const smallBody = 8 << 10
-
-// takeBody prepares the request body for forwarding without looking into it:
-// small ones are read, others are streamed.
-func (c *call) takeBody() refusal {
-	if c.bodyRead {
-		return refusal{}
-	}
-	n := c.ctx.Request.Header.ContentLength()
-	if int64(n) > c.g.cfg.MaxBody {
-		return refusal{reason: ReasonBodyTooLarge}
-	}
-	if n >= 0 && n <= smallBody || !c.ctx.Request.IsBodyStream() {
-		_, ref := c.readBody(c.g.cfg.MaxBody)
-		return ref
-	}
-	c.upload = upload{r: c.ctx.RequestBodyStream(), left: c.g.cfg.MaxBody}
-	return refusal{}
-}
-
-// readBody reads the request body whole. The bytes live as long as the call.
-func (c *call) readBody(limit int64) ([]byte, refusal) {
-	if c.bodyRead {
-		return c.body, refusal{}
-	}
-	in := &c.ctx.Request
-	n := int64(in.Header.ContentLength())
-	if n > limit {
-		return nil, refusal{reason: ReasonBodyTooLarge}
-	}
-	if !in.IsBodyStream() {
-		c.body, c.bodyRead = in.Body(), true
-		return c.body, refusal{}
-	}
-	if n > int64(cap(c.bodyBuf)) {
-		c.bodyBuf = make([]byte, 0, n+1)
-	}
+// readFields reads the request's header fields and refuses an ambiguous header.
+func (c *call) readFields() error {
 	var err error
-	c.bodyBuf, err = readAll(c.bodyBuf[:0], in.BodyStream(), limit)
-	switch {
-	case err == errTooLarge:
-		return nil, refusal{reason: ReasonBodyTooLarge}
-	case isTimeout(err):
-		return nil, refusal{reason: ReasonRequestTimeout}
-	case err != nil:
-		return nil, refusal{reason: ReasonMalformed}
+	c.fields, err = parseFields(c.fields[:0], c.ctx.Request.Header.RawHeaders())
+	if err != nil {
+		return err
 	}
-	c.body, c.bodyRead = c.bodyBuf, true
-	return c.body, refusal{}
+	for i := range c.fields {
+		if f := &c.fields[i]; f.kind == connection {
+			options(f.value, func(o []byte) {
+				switch {
+				case equalFold(o, "close"):
+					c.closing = true // the server only knows the option when it stands alone
+				case equalFold(o, "keep-alive"):
+				default:
+					c.listed = append(c.listed, o)
+				}
+			})
+		}
+	}
+	return nil
 }
 
-// maxDiscard bounds how much of an unread body is thrown away to keep the
-// connection; beyond it closing is cheaper.
-const maxDiscard = 256 << 10
+func appendField(h []byte, name string, value []byte) []byte {
+	if len(value) == 0 {
+		return h
+	}
+	return append(append(append(h, name...), value...), "\r\n"...)
+}
 
-// discardBody makes sure that what is left of the request's body is not taken
-// for the next request: it is read, or the connection closes behind the answer.
-func (c *call) discardBody() {
-	in := &c.ctx.Request
-	if c.bodyRead || c.upload.ended || !in.IsBodyStream() {
-		return
+// appendTarget appends the target of the upstream's request line: the client's
+// path and query byte for byte, but for what the route removes.
+func (c *call) appendTarget(dst []byte, t *target) []byte {
+	dst = append(dst, t.Base()...)
+	switch {
+	case c.llm:
+		dst = append(dst, c.route.rest...)
+	case c.product.StripPath:
+		dst = append(dst, c.path[min(len(c.product.Path), len(c.path)):]...)
+	default:
+		dst = append(dst, c.path...)
 	}
-	n := in.Header.ContentLength()
-	if n >= 0 && n <= smallBody {
-		return // fasthttp has read it
+	if len(dst) == 0 {
+		dst = append(dst, '/')
 	}
-	if c.upload.err == nil && n <= maxDiscard {
-		left := int64(maxDiscard)
-		if _, err := io.Copy(io.Discard, io.LimitReader(in.BodyStream(), left)); err == nil {
-			var b [1]byte
-			if n, err := in.BodyStream().Read(b[:]); n == 0 && err == io.EOF {
-				return
+	if q := withoutAppCode(c.query); len(q) > 0 {
+		dst = append(append(dst, '?'), q...)
+	}
+	return dst
+}
+
+// appendForwardedFor appends the value of X-Forwarded-For: the client's
+// address, behind what a trusted proxy said.
+func (c *call) appendForwardedFor(dst []byte) []byte {
+	if c.behindProxy() {
+		for i := range c.fields {
+			if f := &c.fields[i]; f.kind == ours && sameField(f.name, "x-forwarded-for") && len(f.value) > 0 {
+				dst = append(append(dst, f.value...), ", "...)
 			}
 		}
 	}
-	c.ctx.Response.SetConnectionClose()
+	addr := c.ctx.RemoteAddr()
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap().AppendTo(dst)
+	}
+	if host, _, err := net.SplitHostPort(addr.String()); err == nil {
+		return append(dst, host...)
+	}
+	return append(dst, "unknown"...)
 }
 
-func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
+// behindProxy reports whether the connection comes from a trusted proxy.
+func (c *call) behindProxy() bool {
+	return len(c.g.cfg.TrustedProxies) > 0 && trusted(c.g.cfg.TrustedProxies, c.ctx.RemoteAddr())
 }
 
-// estimate is what the call may cost at most, as far as that can be told now:
-// prompt by size, output by max_tokens times n, under a cap.
-func (c *call) estimate() usage.Units {
-	var est usage.Units
-	est[usage.Call] = 1
-	if !c.llm {
-		return est
-	}
-	prompt := int64(len(c.body)/4) + 1
-	var output int64
-	if c.family != familyEmbeddings {
-		output = c.pay.maxOutput
-		if output == 0 {
-			output = c.g.cfg.HoldDefault
+// secure reports whether the client's own connection is https: here, or at a
+// proxy that is configured as trusted (AUTH-5).
+func (c *call) secure() bool {
+	return c.ctx.IsTLS() || c.behindProxy() && bytes.EqualFold(c.ctx.Request.Header.Peek(fasthttp.HeaderXForwardedProto), []byte("https"))
+}
+
+// trailers of a streamed request body
+
+func (c *call) appendTrailerNames(h []byte, names [][]byte) []byte {
+	n := 0
+	for _, name := range names {
+		if !c.forwardsTrailer(name) {
+			continue
 		}
-		if c.pay.choices > 1 {
-			output *= min(c.pay.choices, 128)
+		if n++; n == 1 {
+			h = append(h, "Trailer: "...)
+		} else {
+			h = append(h, ", "...)
+		}
+		h = append(h, name...)
+	}
+	if n > 0 {
+		h = append(h, "\r\n"...)
+	}
+	return h
+}
+
+// appendTrailers appends the announced trailers that came behind the body.
+func (c *call) appendTrailers(dst []byte) []byte {
+	in := &c.ctx.Request.Header
+	for _, name := range in.PeekTrailerKeys() {
+		if !c.forwardsTrailer(name) {
+			continue
+		}
+		for _, v := range in.PeekAll(string(name)) {
+			dst = append(append(append(append(dst, name...), ": "...), v...), "\r\n"...)
 		}
 	}
-	limit := c.g.cfg.HoldCap
-	est[usage.InputToken] = min(prompt, limit)
-	est[usage.OutputToken] = min(output, limit)
-	est[usage.Token] = min(prompt+output, limit)
-	return est
+	return dst
+}
+
+// forwardsTrailer reports whether a trailer may go upstream. The server keeps
+// trailers among the header's fields, so that one of a name that stands there
+// too cannot be told from it and is dropped.
+func (c *call) forwardsTrailer(name []byte) bool {
+	if classify(name) != plain {
+		return false
+	}
+	for i := range c.fields {
+		if bytes.EqualFold(c.fields[i].name, name) {
+			return false
+		}
+	}
+	return true
 }

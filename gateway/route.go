@@ -25,33 +25,54 @@ const (
 
 var familyNames = [numFamilies]string{"other", "chat.completions", "completions", "embeddings", "responses", "models"}
 
-// familyOf returns the family of the path behind the OpenAI base.
-func familyOf(rest []byte) family {
-	switch string(bytes.TrimRight(rest, "/")) {
-	case "/chat/completions":
-		return familyChat
-	case "/completions":
-		return familyCompletions
-	case "/embeddings":
-		return familyEmbeddings
-	case "/responses":
-		return familyResponses
-	case "/models":
-		return familyModels
+// familyOf returns the family of the path behind the OpenAI base, and whether a
+// POST to it is a JSON object that names its model. The path is read as the most
+// lenient upstream would, with escapes decoded, doubled slashes merged and case
+// ignored: another spelling of a route must not be a way around its metering.
+func familyOf(rest []byte) (f family, takesModel bool) {
+	f, takesModel = familyOfPlain(rest)
+	if f == familyOther && !isPlainPath(rest) {
+		return familyOfPlain(lenient(rest))
 	}
-	if bytes.HasPrefix(rest, []byte("/models/")) {
-		return familyModels
-	}
-	if bytes.HasPrefix(rest, []byte("/responses/")) {
-		return familyResponses
-	}
-	return familyOther
+	return f, takesModel
 }
 
-// takesModel reports whether a POST of the family is a JSON object that names
-// its model.
-func (f family) takesModel() bool {
-	return f == familyChat || f == familyCompletions || f == familyEmbeddings || f == familyResponses
+func familyOfPlain(rest []byte) (f family, takesModel bool) {
+	switch string(rest) {
+	case "/chat/completions":
+		return familyChat, true
+	case "/completions":
+		return familyCompletions, true
+	case "/embeddings":
+		return familyEmbeddings, true
+	case "/responses", "/responses/compact":
+		return familyResponses, true
+	case "/models":
+		return familyModels, false
+	}
+	switch {
+	case bytes.HasPrefix(rest, []byte("/models/")):
+		return familyModels, false
+	case bytes.HasPrefix(rest, []byte("/responses/")):
+		return familyResponses, false
+	}
+	return familyOther, false
+}
+
+// isPlainPath reports whether every reader takes path for the same.
+func isPlainPath(path []byte) bool {
+	for i, c := range path {
+		if c == '%' || c >= 'A' && c <= 'Z' || c == '/' && i+1 == len(path) || c == '/' && path[i+1] == '/' {
+			return false
+		}
+	}
+	return true
+}
+
+// lenient returns path decoded, in lower case, with one slash for several and
+// none at its end.
+func lenient(path []byte) []byte {
+	return bytes.TrimSuffix(bytes.ToLower(merged(path)), []byte{'/'})
 }
 
 // takesStreamOptions reports whether stream_options.include_usage is known to

@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -85,7 +88,7 @@ func (c *call) settle() error {
 		// LLM-37: the call is counted, its tokens are not known.
 		c.rec.Basis = usage.BasisFloor
 	}
-	if err := c.hold.Settle(&c.rec); err != nil {
+	if err := c.charge(); err != nil {
 		c.g.metrics.failures.Inc()
 		c.g.log.Error("record a call", "request_id", c.idString(), "subscription", c.sub.ID, "error", err)
 		return err
@@ -95,6 +98,24 @@ func (c *call) settle() error {
 		c.g.metrics.units[ch.Unit][c.rec.Basis].Add(float64(ch.Amount))
 	}
 	return nil
+}
+
+// errSettlePanic says that the hold's Settle panicked.
+var errSettlePanic = errors.New("gateway: settling the call panicked")
+
+// charge settles the hold. A panic in there is an error like others: it may
+// come after the answer has begun, on a goroutine where nothing else would stop
+// it. The hold is released then, which does nothing if it was charged.
+func (c *call) charge() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.g.metrics.panics.Inc()
+			c.g.log.Error("panic while a call was settled", "request_id", c.idString(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			c.hold.Release()
+			err = errSettlePanic
+		}
+	}()
+	return c.hold.Settle(&c.rec)
 }
 
 func metersTokens(units []usage.Unit) bool {
@@ -174,8 +195,8 @@ func (c *call) note(status int) {
 			a.aiFirst.Observe(seconds(c.firstByte.Sub(c.start)))
 		}
 		if c.usage.found {
-			a.aiInput.Observe(float64(c.usage.input))
-			a.aiOutput.Observe(float64(c.usage.output))
+			a.aiInput.Observe(float64(max(c.usage.input, 0)))
+			a.aiOutput.Observe(float64(max(c.usage.output, 0)))
 		}
 	}
 }

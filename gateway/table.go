@@ -10,6 +10,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"tollgate/gateway/upstream"
+	"tollgate/internal/apisign"
 	"tollgate/internal/directory"
 )
 
@@ -35,7 +36,6 @@ type product struct {
 	directory.Product
 	llm      bool
 	models   map[string]string // name -> upstream name
-	list     []byte            // the answer of GET …/models
 	upstream []*target
 	metrics  *productMetrics
 }
@@ -43,8 +43,50 @@ type product struct {
 // target is an upstream with the headers set on each request to it.
 type target struct {
 	*upstream.Target
-	headers []directory.KV
-	weight  int
+	id        string
+	weight    int
+	names     []string // of those headers, in lower case
+	lines     []byte   // the headers as they stand in a request
+	setsType  bool     // Content-Type is among them
+	setsAgent bool     // User-Agent is
+}
+
+// sets reports whether t has a constant header of that name, which replaces the
+// client's.
+func (t *target) sets(name []byte) bool {
+	for _, n := range t.names {
+		if equalFold(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// setHeaders makes the constant headers of t, the upstream's own credentials
+// among them.
+func (t *target) setHeaders(headers []directory.KV) error {
+	for _, h := range headers {
+		if h.Name == "" || !isToken([]byte(h.Name)) {
+			return fmt.Errorf("upstream header %q: the name is not a header name", h.Name)
+		}
+		for _, c := range []byte(h.Value) {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				return fmt.Errorf("upstream header %s: its value holds a control character", h.Name)
+			}
+		}
+		name := strings.ToLower(h.Name)
+		switch k := classify([]byte(name)); {
+		case name == "content-type":
+			t.setsType = true
+		case name == "user-agent":
+			t.setsAgent = true
+		case k != plain && k != credential && k != apiKeyField && k != mock:
+			return fmt.Errorf("upstream header %s is the gateway's to set: remove it", h.Name)
+		}
+		t.names = append(t.names, name)
+		t.lines = append(t.lines, h.Name+": "+h.Value+"\r\n"...)
+	}
+	return nil
 }
 
 // account is a buyer with what it may call.
@@ -109,7 +151,10 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 	used := make(map[*upstream.Target]bool)
 	var errs []error
 	for i := range s.Products {
-		p, perr := g.compileProduct(&s.Products[i], kept, used)
+		p, perr := g.compileProduct(&s.Products[i], kept)
+		if perr == nil && t.products[p.ID] != nil {
+			perr = errors.New("its id is taken by another product")
+		}
 		if perr == nil {
 			perr = t.addRoute(p)
 		}
@@ -117,7 +162,15 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 			errs = append(errs, fmt.Errorf("product %s: %w", s.Products[i].ID, perr))
 			continue
 		}
+		api := ""
+		if !p.llm {
+			api = p.Path
+		}
+		p.metrics = g.metrics.product(p.ID, api)
 		t.products[p.ID] = p
+		for _, u := range p.upstream {
+			used[u.Target] = true
+		}
 	}
 	acc := func(id string) *account {
 		a := t.accounts[id]
@@ -145,37 +198,61 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		}
 		a.subs[p.ID] = append(a.subs[p.ID], &subscription{Subscription: sub, account: a})
 	}
-	for _, k := range s.APIKeys {
-		if len(k.Hash) != 32 {
-			errs = append(errs, fmt.Errorf("API key %s: its hash has %d bytes, want 32", k.ID, len(k.Hash)))
-			continue
-		}
-		t.apiKeys[[32]byte(k.Hash)] = &apiKey{id: k.ID, account: acc(k.Account), allow: set(k.Products)}
-	}
-	apps := make(map[string]*application, len(s.Applications))
-	for _, a := range s.Applications {
-		bound := set(a.Bound)
-		if bound == nil {
-			bound = map[string]bool{}
-		}
-		apps[a.ID] = &application{id: a.ID, account: acc(a.Account), bound: bound}
-	}
-	for _, k := range s.AppKeys {
-		if app := apps[k.Application]; app != nil {
-			t.appKeys[k.Key] = &appKey{id: k.ID, app: app, secret: []byte(k.Secret.Reveal())}
-		}
-	}
-	for _, c := range s.AppCodes {
-		if app := apps[c.Application]; app != nil && len(c.Hash) == 32 {
-			t.appCodes[[32]byte(c.Hash)] = &appCode{id: c.ID, app: app}
-		}
-	}
+	errs = append(errs, t.addCredentials(s, acc)...)
 	for _, u := range kept {
 		if !used[u] {
 			dropped = append(dropped, u)
 		}
 	}
 	return t, dropped, errors.Join(errs...)
+}
+
+// addCredentials adds API keys, applications and what belongs to them, and
+// returns the faults of the rows left out.
+func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id string) *account) (faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, k := range s.APIKeys {
+		switch {
+		case len(k.Hash) != 32:
+			fault("API key %s: its hash has %d bytes, want 32", k.ID, len(k.Hash))
+		case t.apiKeys[[32]byte(k.Hash)] != nil:
+			fault("API key %s: it is the same as %s", k.ID, t.apiKeys[[32]byte(k.Hash)].id)
+		default:
+			t.apiKeys[[32]byte(k.Hash)] = &apiKey{id: k.ID, account: acc(k.Account), allow: set(k.Products)}
+		}
+	}
+	apps := make(map[string]*application, len(s.Applications))
+	for _, a := range s.Applications {
+		apps[a.ID] = &application{id: a.ID, account: acc(a.Account), bound: set(a.Bound)}
+	}
+	for _, k := range s.AppKeys {
+		app := apps[k.Application]
+		switch {
+		case app == nil:
+			fault("AppKey %s: there is no application %s", k.ID, k.Application)
+		case k.Key == "" || k.Secret == "":
+			// Anybody could sign with an empty secret.
+			fault("AppKey %s: key and secret must not be empty", k.ID)
+		case t.appKeys[k.Key] != nil:
+			fault("AppKey %s: its key is taken by %s", k.ID, t.appKeys[k.Key].id)
+		default:
+			t.appKeys[k.Key] = &appKey{id: k.ID, app: app, secret: []byte(k.Secret.Reveal())}
+		}
+	}
+	for _, c := range s.AppCodes {
+		app := apps[c.Application]
+		switch {
+		case app == nil:
+			fault("AppCode %s: there is no application %s", c.ID, c.Application)
+		case len(c.Hash) != 32:
+			fault("AppCode %s: its hash has %d bytes, want 32", c.ID, len(c.Hash))
+		case t.appCodes[[32]byte(c.Hash)] != nil:
+			fault("AppCode %s: it is the same as %s", c.ID, t.appCodes[[32]byte(c.Hash)].id)
+		default:
+			t.appCodes[[32]byte(c.Hash)] = &appCode{id: c.ID, app: app}
+		}
+	}
+	return faults
 }
 
 func set(ids []string) map[string]bool {
@@ -189,41 +266,40 @@ func set(ids []string) map[string]bool {
 	return m
 }
 
-func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream.Target, used map[*upstream.Target]bool) (*product, error) {
+func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream.Target) (*product, error) {
 	p := &product{Product: *d, llm: d.Kind == directory.KindLLM}
+	if len(d.Upstreams) > maxTargets {
+		return nil, fmt.Errorf("%d upstreams: have at most %d", len(d.Upstreams), maxTargets)
+	}
+	ids := make(map[string]bool)
 	for _, u := range d.Upstreams {
-		t := kept[u.URL]
-		if t == nil {
+		if ids[u.ID] {
+			return nil, fmt.Errorf("two upstreams have the id %q", u.ID)
+		}
+		ids[u.ID] = true
+		t := &target{Target: kept[u.URL], id: u.ID, weight: min(max(u.Weight, 1), 1<<16)}
+		if err := t.setHeaders(u.Headers); err != nil {
+			return nil, err
+		}
+		if t.Target == nil {
 			var err error
-			if t, err = upstream.NewTarget(u.URL, g.upstreamConfig()); err != nil {
+			if t.Target, err = upstream.NewTarget(u.URL, g.upstreamConfig()); err != nil {
 				return nil, err
 			}
-			kept[u.URL] = t
+			kept[u.URL] = t.Target // it holds nothing until it is called
 		}
-		used[t] = true
-		p.upstream = append(p.upstream, &target{Target: t, headers: u.Headers, weight: u.Weight})
+		p.upstream = append(p.upstream, t)
 	}
 	if p.llm {
 		p.models = make(map[string]string, len(d.Models))
-		p.list = append(p.list, `{"object":"list","data":[`...)
-		for i, m := range d.Models {
+		for _, m := range d.Models {
 			name := m.Upstream
 			if name == "" {
 				name = m.Name
 			}
 			p.models[m.Name] = name
-			if i > 0 {
-				p.list = append(p.list, ',')
-			}
-			p.list = appendModel(p.list, m.Name, d.Seller)
 		}
-		p.list = append(p.list, "]}"...)
 	}
-	api := ""
-	if !p.llm {
-		api = d.Path
-	}
-	p.metrics = g.metrics.product(d.ID, api)
 	return p, nil
 }
 
@@ -248,8 +324,14 @@ func (t *directoryTable) addRoute(p *product) error {
 		return nil
 	}
 	path := strings.TrimRight(p.Path, "/")
-	if path == "" || path[0] != '/' || path == "/v1" || strings.HasPrefix(path, "/v1/") {
-		return fmt.Errorf("path %q: use a path that begins with / and is not below /v1", p.Path)
+	if path == "" || path[0] != '/' || path == "/v1" || strings.HasPrefix(path, "/v1/") || path == "/healthz" || path == "/readyz" {
+		return fmt.Errorf("path %q: use a path that begins with / and is neither below /v1 nor one of the gateway itself", p.Path)
+	}
+	if apisign.CheckPath([]byte(path)) != nil || strings.ContainsAny(path, "?#% ") || strings.Contains(path, "//") {
+		return fmt.Errorf("path %q: use one without dot segments, escapes, double slashes, query and fragment", p.Path)
+	}
+	if strings.ContainsAny(p.Host, "/:@ ") {
+		return fmt.Errorf("host %q: give the name alone, without scheme, port and path", p.Host)
 	}
 	key := path
 	if p.Host != "" {
@@ -265,13 +347,43 @@ func (t *directoryTable) addRoute(p *product) error {
 }
 
 // matchPath finds the API product that owns path: the longest published prefix
-// that ends at a segment boundary, products tied to the host first.
-func (t *directoryTable) matchPath(host, path []byte) *product {
+// that ends at a segment boundary, products tied to the host first. It reports
+// false when the path, read as a lenient upstream would, belongs to another
+// product: the caller may be allowed the one and get the other.
+func (t *directoryTable) matchPath(host, path []byte) (p *product, ok bool) {
 	if t.hosts {
 		if i := bytes.LastIndexByte(host, ':'); i > 0 && bytes.IndexByte(host[i:], ']') < 0 {
 			host = host[:i]
 		}
-		key := append(append(make([]byte, 0, len(host)+len(path)), bytes.ToLower(host)...), path...)
+		host = bytes.ToLower(host)
+	}
+	if p = t.match(host, path); p == nil {
+		return nil, true
+	}
+	if bytes.IndexByte(path, '%') >= 0 || bytes.Contains(path, doubleSlash) {
+		return p, t.match(host, merged(path)) == p
+	}
+	return p, true
+}
+
+var doubleSlash = []byte("//")
+
+// merged returns path decoded, with one slash for several.
+func merged(path []byte) []byte {
+	out := unescape(path)
+	n := 0
+	for _, c := range out {
+		if c != '/' || n == 0 || out[n-1] != '/' {
+			out[n] = c
+			n++
+		}
+	}
+	return out[:n]
+}
+
+func (t *directoryTable) match(host, path []byte) *product {
+	if t.hosts {
+		key := append(append(make([]byte, 0, len(host)+len(path)), host...), path...)
 		if p := longest(t.paths, key, len(host)); p != nil {
 			return p
 		}

@@ -2,29 +2,40 @@ package upstream
 
 import (
 	"bufio"
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
 
-// probeAfter is how long a connection may have been idle before it is probed
-// for having been closed by the peer. Below it the probe's system call costs
-// more than the rare redial.
-const probeAfter = 200 * time.Millisecond
+// How long a connection may have been idle before it is probed for having been
+// closed by the peer. Below it the probe's system call costs more than what it
+// prevents: a redial where the request may be repeated, a failed call where it
+// may not.
+const (
+	probeRepeatable = 200 * time.Millisecond
+	probeOthers     = time.Millisecond
+)
 
 // conn is one connection with its buffers, owned by one exchange at a time.
 type conn struct {
 	net.Conn
 	raw       syscall.RawConn // of the TCP socket, nil when there is none
+	plain     bool            // not TLS: a write that timed out may be continued
 	br        *bufio.Reader
-	bw        *bufio.Writer
+	out       []byte // reused for heads
 	idleSince time.Time
 	reused    bool
 	deadline  time.Time // the read deadline last set
+
+	writeDeadline time.Time // the write deadline last set
+
+	prev, next *conn // in the target's list of connections in use
 }
 
 func newConn(nc, tcp net.Conn, bufferSize int) *conn {
-	c := &conn{Conn: nc, br: bufio.NewReaderSize(nc, bufferSize), bw: bufio.NewWriterSize(nc, bufferSize)}
+	c := &conn{Conn: nc, plain: nc == tcp, br: bufio.NewReaderSize(nc, bufferSize)}
 	if sc, ok := tcp.(syscall.Conn); ok {
 		c.raw, _ = sc.SyscallConn()
 	}
@@ -35,21 +46,34 @@ func newConn(nc, tcp net.Conn, bufferSize int) *conn {
 // neither closed it nor sent anything unasked. It closes most of the window in
 // which a request would be written to a connection the peer has given up, so
 // that a call which must not be sent twice need not fail.
-func (c *conn) alive(now time.Time) bool {
+func (c *conn) alive(now time.Time, repeatable bool) bool {
+	after := probeOthers
+	if repeatable {
+		after = probeRepeatable
+	}
 	if c.br.Buffered() > 0 {
 		return false
 	}
-	if c.raw == nil || now.Sub(c.idleSince) < probeAfter {
+	return now.Sub(c.idleSince) < after || !c.readable()
+}
+
+// readable reports, without waiting, whether a read would return: the peer has
+// sent something, closed the connection, or broken it.
+func (c *conn) readable() bool {
+	if c.br.Buffered() > 0 {
 		return true
 	}
-	alive := true
+	if c.raw == nil {
+		return false
+	}
+	readable := false
 	err := c.raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		alive = n < 0 && (err == syscall.EAGAIN || err == syscall.EWOULDBLOCK)
+		readable = n >= 0 && err == nil || err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR
 		return true // never wait
 	})
-	return err == nil && alive
+	return err != nil || readable
 }
 
 // deadlineStep is how coarsely read deadlines move: setting one costs about as
@@ -65,4 +89,49 @@ func (c *conn) extendRead(now time.Time, d time.Duration) error {
 	}
 	c.deadline = at
 	return c.SetReadDeadline(at)
+}
+
+// extendWrite moves the write deadline likewise.
+func (c *conn) extendWrite(now time.Time, d time.Duration) error {
+	at := now.Add(d)
+	if ahead := at.Sub(c.writeDeadline); ahead >= 0 && ahead < deadlineStep {
+		return nil
+	}
+	c.writeDeadline = at
+	return c.SetWriteDeadline(at)
+}
+
+// earlyStep is how often a write that does not move on is interrupted to see
+// whether the peer has answered meanwhile.
+const earlyStep = 250 * time.Millisecond
+
+// send writes p within limit. It reports early when it stopped because the
+// peer, which does not take the rest, has begun to answer: that is how servers
+// refuse a body (RFC 9112 section 9.3).
+func (c *conn) send(p []byte, now time.Time, limit time.Duration) (early bool, err error) {
+	end := now.Add(limit)
+	for {
+		at := end
+		if step := now.Add(earlyStep); c.plain && step.Before(end) {
+			at = step
+		}
+		if err := c.SetWriteDeadline(at); err != nil {
+			return false, err
+		}
+		n, err := c.Write(p)
+		p = p[n:]
+		switch {
+		case err == nil:
+			return false, nil
+		case !c.plain || !errors.Is(err, os.ErrDeadlineExceeded):
+			return false, err
+		case c.readable():
+			return true, nil
+		case n > 0:
+			end = at.Add(limit) // it moves on, if slowly
+		case !at.Before(end):
+			return false, err
+		}
+		now = at
+	}
 }

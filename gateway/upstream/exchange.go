@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,11 +23,12 @@ type Exchange struct {
 	Response fasthttp.Response
 
 	target *Target
-	conn   *conn
 	body   io.Reader // nil when the answer has none
 	ended  bool      // the body was read to its end
 	broken bool      // the connection cannot be used again
 
+	mu          sync.Mutex // guards conn against Interrupt
+	conn        *conn
 	interrupted atomic.Bool
 }
 
@@ -35,38 +38,49 @@ var errInterrupted = errors.New("interrupted")
 // Do sends req and reads the header of the answer. Interim answers other than
 // 100 are passed to interim, when it is not nil, in order.
 //
-// A failure is an *Error. When nothing of the request can have been processed
-// (the connection could not be made, or a kept-alive one was found closed at
-// the first byte and the method is idempotent, RFC 9110 section 9.2.2), Do
-// tries once more by itself on a fresh connection. After an error the exchange
-// is closed. bodyErr, when not nil, tells whether reading the request's body
-// failed on the client's side.
-func (e *Exchange) Do(t *Target, req *fasthttp.Request, interim func(h *fasthttp.ResponseHeader), bodyErr func() error) error {
+// A failure is an *Error, and the exchange is closed then. When nothing of the
+// request can have been processed (a kept-alive connection was found closed
+// without a byte of answer and the method is idempotent, RFC 9110 section
+// 9.2.2), Do tries once more by itself on a fresh connection. What is not
+// idempotent is never sent twice.
+func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.ResponseHeader)) error {
 	t.inFlight.Add(1)
 	e.target = t
 	e.interrupted.Store(false)
-	repeatable := !req.IsBodyStream() && idempotent(req.Header.Method())
+	repeatable := req.Stream == nil && idempotent(req.Method)
 	for fresh := false; ; fresh = true {
 		now := t.cfg.Now()
-		c, err := t.acquire(now, fresh)
+		c, err := t.acquire(now, fresh, repeatable)
 		if err != nil {
+			t.breaker.failed(t.cfg.Now())
 			e.done()
 			return err
 		}
-		reused := c.reused
-		e.conn, e.broken, e.ended, e.body = c, false, false, nil
-		err = e.exchange(req, interim, bodyErr, now)
+		e.setConn(c)
+		e.broken, e.ended, e.body = false, false, nil
+		err = e.exchange(c, req, interim, now)
 		if err == nil {
+			t.breaker.succeeded()
 			return nil
 		}
-		_ = c.Close()
-		e.conn = nil
+		reused := c.reused
+		e.setConn(nil)
+		t.discard(c)
 		if reused && !fresh && repeatable && closedAtFirstByte(err) {
 			continue
+		}
+		if closedAtFirstByte(err) {
+			t.breaker.failed(t.cfg.Now())
 		}
 		e.done()
 		return err
 	}
+}
+
+func (e *Exchange) setConn(c *conn) {
+	e.mu.Lock()
+	e.conn = c
+	e.mu.Unlock()
 }
 
 func (e *Exchange) done() {
@@ -76,53 +90,132 @@ func (e *Exchange) done() {
 	}
 }
 
-func (e *Exchange) exchange(req *fasthttp.Request, interim func(*fasthttp.ResponseHeader), bodyErr func() error, now time.Time) error {
-	c, cfg := e.conn, &e.target.cfg
+func (e *Exchange) exchange(c *conn, req *Request, interim func(*fasthttp.ResponseHeader), now time.Time) error {
+	cfg := &e.target.cfg
 	resp := &e.Response
 	resp.Reset()
 	resp.StreamBody = true
-	resp.SkipBody = req.Header.IsHead()
+	resp.SkipBody = string(req.Method) == "HEAD"
 
-	if err := c.SetWriteDeadline(now.Add(cfg.WriteTimeout)); err != nil {
-		return &Error{Op: OpSend, Err: err}
+	early, err := e.send(c, req, now)
+	if err != nil && err.Op == OpClient {
+		return err
 	}
-	streamed := req.IsBodyStream()
-	err := req.Write(c.bw)
-	if err == nil {
-		err = c.bw.Flush()
+	if err != nil || early {
+		e.broken = true // the rest of the request will never come
 	}
 	if err != nil {
-		if bodyErr != nil && bodyErr() != nil {
-			return &Error{Op: OpClient, Err: bodyErr()}
-		}
-		if !streamed {
-			return &Error{Op: OpSend, Err: err}
-		}
-		// The upstream may have answered before it had read everything, as it
-		// does with a 413: that answer is what the caller should see.
-		c.bw.Reset(c.Conn)
-		e.broken = true
-		now = cfg.Now()
-		if herr := e.readHeader(interim, now.Add(time.Second)); herr != nil {
-			return &Error{Op: OpSend, Err: err}
+		// The upstream may have answered before it closed its side, as it does
+		// with a 413: that answer is what the caller should see.
+		if herr := e.readHeader(c, interim, cfg.Now().Add(time.Second)); herr != nil {
+			return err
 		}
 		return nil
 	}
-	if streamed {
+	if req.Stream != nil {
 		now = cfg.Now()
 	}
-	return e.readHeader(interim, now.Add(cfg.FirstByteTimeout))
+	return e.readHeader(c, interim, now.Add(cfg.FirstByteTimeout))
 }
 
-func (e *Exchange) readHeader(interim func(*fasthttp.ResponseHeader), deadline time.Time) error {
-	c, resp := e.conn, &e.Response
+// largeBody is the size from which a body is not copied behind its head.
+const largeBody = 16 << 10
+
+// send writes the request. It reports early when it stopped because the
+// upstream has answered already.
+func (e *Exchange) send(c *conn, req *Request, now time.Time) (early bool, failed *Error) {
+	cfg := &e.target.cfg
+	c.out = req.appendHead(c.out[:0])
+	if req.Stream == nil && len(req.Body) < largeBody {
+		c.out = append(c.out, req.Body...)
+		if err := c.extendWrite(now, cfg.WriteTimeout); err != nil {
+			return false, sendError(err)
+		}
+		_, err := c.Write(c.out)
+		return false, sendError(err)
+	}
+	c.writeDeadline = time.Time{}
+	early, err := c.send(c.out, now, cfg.WriteTimeout)
+	switch {
+	case err != nil || early:
+		return early, sendError(err)
+	case req.Stream == nil:
+		early, err = c.send(req.Body, now, cfg.WriteTimeout)
+		return early, sendError(err)
+	}
+	return e.upload(c, req)
+}
+
+// upload sends the body of a streamed request.
+func (e *Exchange) upload(c *conn, req *Request) (early bool, failed *Error) {
+	cfg := &e.target.cfg
+	pooled := uploadBuffers.Get().(*[]byte)
+	defer uploadBuffers.Put(pooled)
+	buf := *pooled
+	var sent int64
+	for ended := false; !ended; {
+		n, err := req.Stream.Read(buf[chunkRoom : len(buf)-2])
+		sent += int64(n)
+		ended = err == io.EOF
+		if err != nil && !ended || ended && req.Length >= 0 && sent != req.Length {
+			return false, clientError(req, err)
+		}
+		if n == 0 {
+			continue
+		}
+		part := buf[chunkRoom : chunkRoom+n]
+		if req.Length < 0 {
+			part = frameChunk(buf, n)
+		}
+		if c.plain && c.readable() {
+			return true, nil
+		}
+		if early, err = c.send(part, cfg.Now(), cfg.WriteTimeout); err != nil || early {
+			return early, sendError(err)
+		}
+	}
+	if req.Length >= 0 {
+		return false, nil
+	}
+	end := append(buf[:0], "0\r\n"...)
+	if req.Trailer != nil {
+		end = req.Trailer(end)
+	}
+	end = append(end, "\r\n"...)
+	early, err := c.send(end, cfg.Now(), cfg.WriteTimeout)
+	return early, sendError(err)
+}
+
+// clientError is the failure of a request whose body broke off at its source.
+func clientError(req *Request, err error) *Error {
+	if req.StreamErr != nil && req.StreamErr() != nil {
+		err = req.StreamErr()
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return &Error{Op: OpClient, Err: err}
+}
+
+func sendError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: OpSend, Err: err}
+}
+
+// uploadBuffers hold chunkRoom, the data of one chunk, and its closing CRLF.
+var uploadBuffers = sync.Pool{New: func() any { b := make([]byte, chunkRoom+16<<10+2); return &b }}
+
+func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), deadline time.Time) error {
+	resp := &e.Response
 	c.deadline = deadline
 	if err := c.SetReadDeadline(deadline); err != nil {
 		return &Error{Op: OpHeader, Err: err}
 	}
 	for n := 0; ; n++ {
 		if err := resp.Header.Read(c.br); err != nil {
-			return &Error{Op: OpHeader, Err: err}
+			return &Error{Op: OpHeader, Err: headerFault(err)}
 		}
 		status := resp.StatusCode()
 		if status >= 200 {
@@ -139,7 +232,7 @@ func (e *Exchange) readHeader(interim func(*fasthttp.ResponseHeader), deadline t
 			interim(&resp.Header)
 		}
 	}
-	if resp.ConnectionClose() {
+	if resp.ConnectionClose() || hasClose(&resp.Header) {
 		e.broken = true
 	}
 	if resp.SkipBody || !hasBody(resp.StatusCode()) || resp.Header.ContentLength() == 0 {
@@ -153,6 +246,49 @@ func (e *Exchange) readHeader(interim func(*fasthttp.ResponseHeader), deadline t
 	return nil
 }
 
+// Faults of an answer's header. What it held is not part of the error, which
+// may be logged.
+var (
+	errHeaderLarge = errors.New("the answer's header is larger than the connection's buffer")
+	errHeaderForm  = errors.New("the answer's header is not valid HTTP")
+)
+
+func headerFault(err error) error {
+	var large *fasthttp.ErrSmallBuffer
+	var ne net.Error
+	switch {
+	case errors.As(err, &large):
+		return errHeaderLarge
+	case errors.As(err, &ne):
+		return ne
+	case err == io.EOF, err == fasthttp.ErrTimeout:
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errHeaderForm
+}
+
+// hasClose looks for "close" among several connection options; fasthttp only
+// knows it alone.
+func hasClose(h *fasthttp.ResponseHeader) bool {
+	for _, v := range h.PeekAll(fasthttp.HeaderConnection) {
+		for rest := v; len(rest) > 0; {
+			var option []byte
+			option, rest, _ = bytes.Cut(rest, comma)
+			if bytes.EqualFold(bytes.TrimSpace(option), wordClose) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var (
+	comma     = []byte{','}
+	wordClose = []byte("close")
+)
+
 func hasBody(status int) bool {
 	return status >= 200 && status != fasthttp.StatusNoContent && status != fasthttp.StatusNotModified
 }
@@ -165,13 +301,15 @@ func (e *Exchange) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	cfg := &e.target.cfg
-	if e.interrupted.Load() {
-		e.broken = true
-		return 0, &Error{Op: OpBody, Err: errInterrupted}
-	}
 	if err := e.conn.extendRead(cfg.Now(), cfg.IdleTimeout); err != nil {
 		e.broken = true
 		return 0, &Error{Op: OpBody, Err: err}
+	}
+	// Looked at after the deadline was set: Interrupt sets the flag before it
+	// takes the deadline back.
+	if e.interrupted.Load() {
+		e.broken = true
+		return 0, &Error{Op: OpBody, Err: errInterrupted}
 	}
 	n, err := e.body.Read(p)
 	switch {
@@ -196,21 +334,29 @@ func (e *Exchange) Close() {
 	if c == nil {
 		return
 	}
-	e.conn, e.body = nil, nil
-	keep := e.ended && !e.broken && c.br.Buffered() == 0
+	e.setConn(nil)
+	e.body = nil
+	keep := e.ended && !e.broken && !e.interrupted.Load() && c.br.Buffered() == 0
 	// Releases the body stream's reader; it never touches the socket.
 	_ = e.Response.CloseBodyStream()
 	if keep {
 		e.target.release(c, e.target.cfg.Now())
 	} else {
-		_ = c.Close()
+		e.target.discard(c)
 	}
 	e.done()
 }
 
-// Interrupt makes the next Read fail. It may be called while another goroutine
-// reads; a Read that waits for the upstream ends by the idle timeout.
-func (e *Exchange) Interrupt() { e.interrupted.Store(true) }
+// Interrupt makes reading the answer fail now, also a Read that waits. It may
+// be called from another goroutine at any time.
+func (e *Exchange) Interrupt() {
+	e.interrupted.Store(true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conn != nil {
+		_ = e.conn.SetReadDeadline(time.Unix(1, 0)) // a closed connection fails by itself
+	}
+}
 
 func idempotent(method []byte) bool {
 	switch string(method) {

@@ -73,10 +73,15 @@ type Target struct {
 	tls  *tls.Config
 
 	inFlight atomic.Int64
+	breaker  breaker
 
-	mu     sync.Mutex
-	idle   []*conn // newest last
-	closed bool
+	mu       sync.Mutex
+	idle     []*conn // newest last
+	busy     *conn   // head of the list of connections in use
+	sweep    *time.Timer
+	sweeping bool // the timer runs
+	closed   bool
+	aborted  bool
 }
 
 // NewTarget returns the target at rawURL, http or https, with an optional base
@@ -125,49 +130,162 @@ func (t *Target) Base() string { return t.base }
 // InFlight is the number of exchanges under way.
 func (t *Target) InFlight() int64 { return t.inFlight.Load() }
 
+// Admits reports whether the target should be given a call at now: its breaker
+// is closed, or its time is over and this call tries it.
+func (t *Target) Admits(now time.Time) bool { return t.breaker.admits(now) }
+
+// State is the state of the target's breaker.
+func (t *Target) State() State { return State(t.breaker.state.Load()) }
+
 // Close closes the idle connections; those in use close when they end.
 func (t *Target) Close() {
 	t.mu.Lock()
 	idle := t.idle
 	t.idle, t.closed = nil, true
+	if t.sweep != nil {
+		t.sweep.Stop()
+	}
 	t.mu.Unlock()
 	for _, c := range idle {
 		_ = c.Close()
 	}
 }
 
+// Abort closes the target and cuts the connections in use, whose exchanges
+// fail.
+func (t *Target) Abort() {
+	t.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.aborted = true
+	for c := t.busy; c != nil; c = c.next {
+		_ = c.Close() // its exchange sees it and closes it once more
+	}
+}
+
 // acquire returns a live idle connection or dials one. fresh asks for a new
-// one.
-func (t *Target) acquire(now time.Time, fresh bool) (*conn, error) {
+// one; repeatable tells that a request which meets a closed one is sent again.
+func (t *Target) acquire(now time.Time, fresh, repeatable bool) (*conn, error) {
 	for !fresh {
-		t.mu.Lock()
-		n := len(t.idle)
-		if n == 0 {
-			t.mu.Unlock()
+		c := t.pop()
+		if c == nil {
 			break
 		}
-		c := t.idle[n-1]
-		t.idle[n-1] = nil
-		t.idle = t.idle[:n-1]
-		var stale *conn
-		// The oldest is looked at on each turn, so the idle set empties by
-		// itself without a janitor as long as the target is used at all.
-		if n > 1 && now.Sub(t.idle[0].idleSince) > t.cfg.KeepAlive {
-			stale = t.idle[0]
-			t.idle = append(t.idle[:0], t.idle[1:]...)
-		}
-		t.mu.Unlock()
-		if stale != nil {
-			_ = stale.Close()
-		}
-		if now.Sub(c.idleSince) > t.cfg.KeepAlive || !c.alive(now) {
-			_ = c.Close()
+		if now.Sub(c.idleSince) > t.cfg.KeepAlive || !c.alive(now, repeatable) {
+			t.discard(c)
 			continue
 		}
 		c.reused = true
 		return c, nil
 	}
-	return t.dial()
+	c, err := t.dial()
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.aborted {
+		_ = c.Close()
+		return nil, &Error{Op: OpConnect, Err: errAborted}
+	}
+	t.use(c)
+	return c, nil
+}
+
+// errAborted is the cause of calls that came after Abort.
+var errAborted = errors.New("the target was aborted")
+
+// pop takes the idle connection used last, nil when there is none.
+func (t *Target) pop() *conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.idle)
+	if n == 0 {
+		return nil
+	}
+	c := t.idle[n-1]
+	t.idle[n-1] = nil
+	t.idle = t.idle[:n-1]
+	t.use(c)
+	return c
+}
+
+// use puts c on the list of connections in use. t.mu is held.
+func (t *Target) use(c *conn) {
+	c.prev, c.next = nil, t.busy
+	if t.busy != nil {
+		t.busy.prev = c
+	}
+	t.busy = c
+}
+
+// unuse takes c off the list. t.mu is held.
+func (t *Target) unuse(c *conn) {
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		t.busy = c.next
+	}
+	c.prev, c.next = nil, nil
+}
+
+// discard closes a connection that was in use.
+func (t *Target) discard(c *conn) {
+	t.mu.Lock()
+	t.unuse(c)
+	t.mu.Unlock()
+	_ = c.Close()
+}
+
+// release keeps a connection for another request.
+func (t *Target) release(c *conn, now time.Time) {
+	c.idleSince = now
+	c.reused = false
+	t.mu.Lock()
+	t.unuse(c)
+	if t.closed || len(t.idle) >= t.cfg.MaxIdle {
+		t.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	t.idle = append(t.idle, c)
+	if !t.sweeping {
+		t.armSweep()
+	}
+	t.mu.Unlock()
+}
+
+// armSweep has idle connections closed when their time is over, so that a
+// target that is no longer called holds none. t.mu is held.
+func (t *Target) armSweep() {
+	t.sweeping = true
+	if t.sweep == nil {
+		t.sweep = time.AfterFunc(t.cfg.KeepAlive, t.sweepIdle)
+		return
+	}
+	t.sweep.Reset(t.cfg.KeepAlive)
+}
+
+func (t *Target) sweepIdle() {
+	now := t.cfg.Now()
+	t.mu.Lock()
+	n := 0 // the oldest stand first
+	for n < len(t.idle) && now.Sub(t.idle[n].idleSince) >= t.cfg.KeepAlive {
+		n++
+	}
+	stale := append([]*conn(nil), t.idle[:n]...)
+	t.idle = append(t.idle[:0], t.idle[n:]...)
+	t.sweeping = false
+	if len(t.idle) > 0 && !t.closed {
+		t.armSweep()
+	}
+	t.mu.Unlock()
+	for _, c := range stale {
+		_ = c.Close()
+	}
 }
 
 func (t *Target) dial() (*conn, error) {
@@ -188,19 +306,6 @@ func (t *Target) dial() (*conn, error) {
 		nc = tc
 	}
 	return newConn(nc, raw, t.cfg.BufferSize), nil
-}
-
-func (t *Target) release(c *conn, now time.Time) {
-	c.idleSince = now
-	c.reused = false
-	t.mu.Lock()
-	if t.closed || len(t.idle) >= t.cfg.MaxIdle {
-		t.mu.Unlock()
-		_ = c.Close()
-		return
-	}
-	t.idle = append(t.idle, c)
-	t.mu.Unlock()
 }
 
 // Op is the step an exchange failed at.
@@ -229,6 +334,6 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Timeout reports whether a time limit was the cause.
 func (e *Error) Timeout() bool {
-	var ne net.Error
-	return errors.As(e.Err, &ne) && ne.Timeout()
+	var timeout interface{ Timeout() bool } // not net.Error: fasthttp's has no Temporary
+	return errors.As(e.Err, &timeout) && timeout.Timeout()
 }

@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"bytes"
+
+	"github.com/tidwall/gjson"
+)
+
+// eventParser is the part of a relay that takes a stream of server-sent events
+// apart. It does not matter where the bytes were cut.
+type eventParser struct {
+	strip bool   // drop the usage chunk the client did not ask for
+	out   []byte // to be delivered
+	line  []byte // line under way
+	cut   bool   // the line under way is too long: its beginning was forgotten
+	data  []byte // data of the event under way
+	event []byte // raw bytes of the event under way, kept back while strip is set
+	big   bool   // the event under way is too long to be looked into
+	mid   bool   // bytes of the event under way were delivered
+	done  bool   // the stream's own end was seen
+}
+
+// feed takes the next bytes and appends to out what is to be delivered. It
+// returns the error of settling the call, behind which nothing is delivered.
+func (r *relay) feed(b []byte) error {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			r.keep(b)
+			r.addToLine(b)
+			return nil
+		}
+		seg := b[:i+1]
+		b = b[i+1:]
+		line := seg
+		if len(r.line) > 0 || r.cut {
+			r.addToLine(seg)
+			line = r.line
+		}
+		switch {
+		case r.cut: // the end of a line that was not looked at
+			r.keep(seg)
+		case isBlankLine(line):
+			// The event ends here: judge it before its last byte is delivered.
+			drop, err := r.dispatch()
+			if err != nil {
+				return err
+			}
+			if !drop {
+				r.keep(seg)
+				r.out = append(r.out, r.event...)
+			}
+			r.event, r.mid, r.big = trimBuffer(r.event), false, false
+		case !r.big && isDoneLine(line):
+			// Some clients act on this line without waiting for the blank one.
+			r.done = true
+			if err := r.c.settle(); err != nil {
+				return err
+			}
+			r.keep(seg)
+		default:
+			r.keep(seg)
+			r.takeLine(line)
+		}
+		r.line, r.cut = trimBuffer(r.line), false
+	}
+	return nil
+}
+
+// trimBuffer empties b, and gives it up when it has grown large.
+func trimBuffer(b []byte) []byte {
+	if cap(b) > bufferSize {
+		return nil
+	}
+	return b[:0]
+}
+
+// keep delivers bytes of the event under way, or keeps them back where the
+// whole event may have to be dropped.
+func (r *relay) keep(b []byte) {
+	if r.strip && !r.big {
+		r.event = append(r.event, b...)
+		return
+	}
+	r.out = append(r.out, b...)
+	r.mid = true
+}
+
+// addToLine adds to the line under way, unless the event passes its limit.
+func (r *relay) addToLine(b []byte) {
+	if r.cut {
+		return
+	}
+	most := r.c.g.cfg.MaxEvent
+	if r.big {
+		most = len("\r\n") // only the end of the event is looked for
+	}
+	if len(r.line)+len(r.data)+len(b) <= most {
+		r.line = append(r.line, b...)
+		return
+	}
+	r.cut, r.line = true, nil
+	r.giveUp()
+}
+
+// giveUp stops looking into the event under way: it is delivered as it comes.
+func (r *relay) giveUp() {
+	if r.big {
+		return
+	}
+	r.out = append(r.out, r.event...)
+	r.event, r.data = nil, nil
+	r.big, r.mid = true, true
+}
+
+// takeLine adds the payload of a data line to the event under way.
+func (r *relay) takeLine(line []byte) {
+	if r.big {
+		return
+	}
+	payload, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r\n"), []byte("data:"))
+	if !ok {
+		return
+	}
+	if len(payload) > 0 && payload[0] == ' ' {
+		payload = payload[1:]
+	}
+	if len(r.data)+len(payload) > r.c.g.cfg.MaxEvent {
+		r.giveUp()
+		return
+	}
+	if len(r.data) > 0 {
+		r.data = append(r.data, '\n')
+	}
+	r.data = append(r.data, payload...)
+}
+
+func isDoneLine(line []byte) bool {
+	payload, ok := bytes.CutPrefix(line, []byte("data:"))
+	return ok && string(bytes.TrimSpace(payload)) == "[DONE]"
+}
+
+func isBlankLine(line []byte) bool {
+	return len(line) == 1 || len(line) == 2 && line[0] == '\r'
+}
+
+// dispatch looks into a complete event: usage is read, the stream's own end
+// settles the call. It reports whether the event is to be dropped.
+func (r *relay) dispatch() (drop bool, err error) {
+	c := r.c
+	data := bytes.TrimSpace(r.data)
+	defer func() { r.data = trimBuffer(r.data) }()
+	if len(data) == 0 || r.big {
+		return false, nil
+	}
+	if rep, ok := findUsage(data); ok {
+		c.usage.merge(rep)
+		if r.strip && isUsageChunk(data) {
+			drop = true
+		}
+	}
+	if c.product.BillEstimates {
+		c.textRunes += countText(data)
+	}
+	if c.family == familyResponses && isTerminal(data) {
+		r.done = true
+		return drop, c.settle()
+	}
+	return drop, nil
+}
+
+// finish takes what stands behind the last blank line of a stream that ended
+// regularly. It is the client's to judge whether that is an event.
+func (r *relay) finish() {
+	if len(r.line) > 0 && !r.cut {
+		r.takeLine(r.line)
+	}
+	drop, err := r.dispatch()
+	if !drop && err == nil {
+		r.out = append(r.out, r.event...)
+	}
+	r.event = nil
+}
+
+// isUsageChunk reports whether a chunk carries nothing but the usage: choices
+// is there and empty (LLM-34).
+func isUsageChunk(data []byte) bool {
+	choices := gjson.GetBytes(data, "choices")
+	return choices.IsArray() && !choices.Get("0").Exists()
+}
+
+// isTerminal reports whether data is the last event of the responses API.
+func isTerminal(data []byte) bool {
+	switch gjson.GetBytes(data, "type").Str {
+	case "response.completed", "response.incomplete", "response.failed":
+		return true
+	}
+	return false
+}
+
+// countText counts the characters of generated text in an answer or a chunk.
+func countText(data []byte) int64 {
+	var n int64
+	root := gjson.ParseBytes(data)
+	root.Get("choices").ForEach(func(_, ch gjson.Result) bool {
+		for _, path := range []string{"delta.content", "delta.reasoning_content", "message.content", "message.reasoning_content", "text"} {
+			if v := ch.Get(path); v.Type == gjson.String {
+				n += int64(len([]rune(v.Str)))
+			}
+		}
+		return true
+	})
+	if root.Get("type").Str == "response.output_text.delta" {
+		n += int64(len([]rune(root.Get("delta").Str)))
+	}
+	return n
+}

@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"errors"
+	"net/url"
+
+	"github.com/valyala/fasthttp"
+)
+
+// serveLLM serves a call to an LLM product: by API key (AUTH-14).
+func (c *call) serveLLM() refusal {
+	who, ref := c.authenticateKey()
+	if ref.reason != ReasonNone {
+		return ref
+	}
+	c.who = who
+	var takesModel bool
+	c.family, takesModel = familyOf(c.route.rest)
+	if len(c.route.infer) > 0 {
+		p := c.table.infer[string(c.route.infer)]
+		if p == nil {
+			return refusal{reason: ReasonNoRoute, detail: "There is no service with this id. Check the base URL: /v1/infers/{id}/v1."}
+		}
+		c.product = p
+		if !who.mayCall(p) {
+			return refusal{reason: ReasonNotSubscribed}
+		}
+		if c.route.rest == nil {
+			return refusal{reason: ReasonNoRoute, detail: "The base URL of this service ends in /v1: /v1/infers/{id}/v1."}
+		}
+	}
+	switch {
+	case c.family == familyModels && (c.ctx.IsGet() || c.ctx.IsHead()):
+		return c.listModels()
+	case takesModel && c.ctx.IsPost():
+		ref = c.takePayload()
+	default:
+		if ref = c.productWithoutModel(); ref.reason == ReasonNone {
+			ref = c.takeBody()
+		}
+	}
+	if ref.reason != ReasonNone {
+		return ref
+	}
+	return c.admitAndForward()
+}
+
+// productWithoutModel finds the product of a request that names none: the key
+// must leave no choice.
+func (c *call) productWithoutModel() refusal {
+	if c.product != nil {
+		return refusal{}
+	}
+	candidates := c.who.products()
+	if len(candidates) != 1 {
+		return refusal{reason: ReasonModelMissing, detail: "This path names no model, and the key may call several services or none: address one at /v1/infers/{id}/v1."}
+	}
+	c.product = candidates[0]
+	return refusal{}
+}
+
+// takePayload reads, checks and edits the JSON body of an LLM request.
+func (c *call) takePayload() refusal {
+	if ref := c.readPayload(); ref.reason != ReasonNone {
+		return ref
+	}
+	if c.pay.model == "" {
+		return refusal{reason: ReasonModelMissing, param: "model"}
+	}
+	if ref := c.resolveModel(); ref.reason != ReasonNone {
+		return ref
+	}
+	ask := c.pay.stream && c.family.takesStreamOptions()
+	out := c.pay.rewrite(c.editBuf[:0], c.body, c.product.models[c.pay.model], ask)
+	if len(out) != len(c.body) || len(out) > 0 && &out[0] != &c.body[0] {
+		c.editBuf, c.body = out, out
+	}
+	return refusal{}
+}
+
+// readPayload reads and parses the JSON body of an LLM request, unpacking it
+// when the client compressed it: what cannot be read cannot be metered.
+func (c *call) readPayload() refusal {
+	if _, ref := c.readBody(c.g.cfg.MaxBody); ref.reason != ReasonNone {
+		return ref
+	}
+	if coding := c.ctx.Request.Header.Peek(fasthttp.HeaderContentEncoding); len(coding) > 0 && !equalFold(coding, "identity") {
+		r, err := newDecoder(string(coding), &byteReader{b: c.body})
+		if err != nil {
+			return refusal{reason: ReasonBadRequest, detail: err.Error() + ": send the body plain or as gzip, deflate, br or zstd"}
+		}
+		plain, err := readAll(nil, r, c.g.cfg.MaxBody)
+		switch {
+		case errors.Is(err, errTooLarge):
+			return refusal{reason: ReasonBodyTooLarge}
+		case err != nil:
+			return refusal{reason: ReasonBadRequest, detail: "the request body does not unpack as its Content-Encoding says"}
+		}
+		c.body, c.decoded = plain, true
+	}
+	pay, param, err := parsePayload(c.body, c.family)
+	if err != nil {
+		detail := err.Error()
+		if param != "" {
+			detail = param + " " + detail
+		}
+		return refusal{reason: ReasonBadRequest, detail: detail, param: param} // LLM-27
+	}
+	c.pay = pay
+	return refusal{}
+}
+
+// unknownModel is the refusal of a model the key cannot call.
+func unknownModel(name string) refusal {
+	const most = 100 // an absurd name is not repeated whole
+	if len(name) > most {
+		name = name[:most] + "…"
+	}
+	return refusal{reason: ReasonModelUnknown, param: "model",
+		detail: "The model `" + name + "` does not exist or you do not have access to it."}
+}
+
+// resolveModel checks the model against the addressed product, or finds the
+// product the key may call under that name; of several the earliest subscribed.
+func (c *call) resolveModel() refusal {
+	name := c.pay.model
+	if c.product != nil {
+		if _, ok := c.product.models[name]; ok {
+			return refusal{}
+		}
+	} else {
+		for _, p := range c.who.account.llm {
+			if _, ok := p.models[name]; ok && c.who.mayCall(p) {
+				c.product = p
+				return refusal{}
+			}
+		}
+	}
+	c.pay.model = "" // it is the caller's text, not a model: no record keeps it
+	return unknownModel(name)
+}
+
+// mayCall reports whether the API key's account has a subscription for p and
+// the key's allow-list admits it (KEY-8).
+func (w *principal) mayCall(p *product) bool {
+	return len(w.account.subs[p.ID]) > 0 && (w.key.allow == nil || w.key.allow[p.ID])
+}
+
+// products lists the LLM products the key may call.
+func (w *principal) products() []*product {
+	var out []*product
+	for _, p := range w.account.llm {
+		if w.mayCall(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// listModels answers GET …/models and …/models/{model} with what the key may
+// use (LLM-4). It is the gateway's own answer and costs nothing.
+func (c *call) listModels() refusal {
+	products := []*product{c.product}
+	if c.product == nil {
+		products = c.who.products()
+	}
+	resp := &c.ctx.Response
+	if name := c.route.rest[len("/models"):]; len(name) > 1 {
+		model, err := url.PathUnescape(string(name[1:]))
+		if err != nil {
+			return unknownModel(string(name[1:]))
+		}
+		for _, p := range products {
+			if _, ok := p.models[model]; ok {
+				resp.SetBody(appendModel(nil, model, p.Seller))
+				return c.answerLocally()
+			}
+		}
+		return unknownModel(model)
+	}
+	body := []byte(`{"object":"list","data":[`)
+	seen := make(map[string]bool)
+	for _, p := range products {
+		for _, m := range p.Models {
+			if seen[m.Name] {
+				continue
+			}
+			if len(seen) > 0 {
+				body = append(body, ',')
+			}
+			seen[m.Name] = true
+			body = appendModel(body, m.Name, p.Seller)
+		}
+	}
+	resp.SetBody(append(body, "]}"...))
+	return c.answerLocally()
+}
+
+func (c *call) answerLocally() refusal {
+	resp := &c.ctx.Response
+	resp.Header.SetContentType("application/json")
+	resp.Header.SetBytesV("X-Request-Id", c.idText[:])
+	c.discardBody()
+	c.note(resp.StatusCode())
+	return refusal{}
+}

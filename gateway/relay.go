@@ -1,0 +1,246 @@
+package gateway
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// bufferSize is the size of the buffers answers pass through.
+const bufferSize = 16 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// relay is the body of an answer that is relayed as it comes. fasthttp pulls it
+// through WriteTo on the connection's own goroutine, with no pipe between; each
+// step delivers what one read of the upstream brought and is flushed.
+//
+// The call is settled before the step that ends the answer is delivered: ahead
+// of "[DONE]", of the last event of the responses API, or of the end of the
+// body. So whoever has seen a complete answer has been charged for it, whatever
+// dies then.
+type relay struct {
+	c    *call
+	src  io.Reader // the exchange, or a decoder on it
+	head []byte    // delivered first
+	buf  *[]byte   // from buffers
+	err  error     // the end: io.EOF, or why it broke
+	ends atomic.Bool
+
+	events bool     // the answer is a stream of events
+	scan   *scanner // looks for usage in a long plain answer
+	parse  bool     // the events are looked into
+	eventParser
+
+	rest []byte // what Read has not handed out yet
+}
+
+// SupportsBodyWriteTo tells fasthttp to use WriteTo.
+func (r *relay) SupportsBodyWriteTo() bool { return true }
+
+// WriteTo delivers the answer to w, flushing each step.
+func (r *relay) WriteTo(w io.Writer) (total int64, err error) {
+	defer r.recovered(&err)
+	flush, _ := w.(*bufio.Writer) // fixed length; chunks are flushed by their writer
+	for {
+		b, err := r.step()
+		if len(b) > 0 {
+			n, werr := w.Write(b)
+			total += int64(n)
+			r.c.bytesOut += int64(n)
+			if werr == nil && flush != nil {
+				werr = flush.Flush()
+			}
+			if werr != nil {
+				r.c.clientGone = true
+				return total, werr
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// Read delivers the answer to a caller that does not use WriteTo.
+func (r *relay) Read(p []byte) (n int, err error) {
+	defer r.recovered(&err)
+	for len(r.rest) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		if r.rest, err = r.step(); err != nil {
+			r.err = err // told when rest is out
+		}
+	}
+	n = copy(p, r.rest)
+	r.rest = r.rest[n:]
+	r.c.bytesOut += int64(n)
+	return n, nil
+}
+
+// errRelay ends an answer whose relay panicked.
+var errRelay = errors.New("gateway: the relay failed")
+
+// recovered turns a panic in the relay into a broken answer.
+func (r *relay) recovered(err *error) {
+	if p := recover(); p != nil {
+		c := r.c
+		c.g.metrics.panics.Inc()
+		c.g.log.Error("panic in a relay", "request_id", c.idString(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		c.incomplete = true
+		r.err = errRelay
+		*err = errRelay
+	}
+}
+
+// step returns the next bytes to deliver; they are valid until the next call.
+// An error may come with bytes, which are to be delivered first.
+func (r *relay) step() ([]byte, error) {
+	if b := r.head; b != nil {
+		r.head = nil
+		if r.err != nil {
+			return b, r.end(r.err)
+		}
+		if len(b) > 0 {
+			return b, nil
+		}
+	}
+	for {
+		n, err := r.src.Read(*r.buf)
+		b := (*r.buf)[:n]
+		if r.scan != nil {
+			r.scan.feed(b)
+		}
+		if r.parse {
+			r.out = r.out[:0]
+			if ferr := r.feed(b); ferr != nil {
+				r.failEvent(ReasonJournal)
+				r.err = ferr
+				return r.out, ferr
+			}
+			b = r.out
+		}
+		if err != nil {
+			err = r.end(err)
+			if r.parse {
+				b = r.out
+			}
+			return b, err
+		}
+		if len(b) > 0 {
+			return b, nil
+		}
+	}
+}
+
+// end is called once when the upstream's answer ended. It settles the call and
+// returns the error the client's answer ends with.
+func (r *relay) end(err error) error {
+	c := r.c
+	switch {
+	case err != io.EOF:
+		c.incomplete = true
+	case r.parse:
+		r.finish()
+		if !r.done && (c.family.takesStreamOptions() || c.family == familyResponses) {
+			c.incomplete = true // LLM-38
+		}
+	}
+	r.readScan()
+	serr := c.settle()
+	switch {
+	case serr != nil:
+		r.failEvent(ReasonJournal)
+		err = serr
+	case err != io.EOF:
+		r.failEvent(ReasonUpstream)
+	default:
+		c.copyTrailers()
+	}
+	r.err = err
+	return err
+}
+
+func (r *relay) readScan() {
+	if r.scan == nil {
+		return
+	}
+	if rep, ok := r.scan.report(); ok {
+		r.c.usage.merge(rep)
+	}
+}
+
+// failEvent appends an error event, which makes every OpenAI SDK raise
+// (gateway-wire section 4.2), unless it would land inside another event.
+func (r *relay) failEvent(reason Reason) {
+	if !r.parse || r.mid {
+		return
+	}
+	w := &table[reason]
+	msg := w.llmMsg
+	if msg == "" {
+		msg = w.msg
+	}
+	r.out = append(r.out, "data: "...)
+	r.out = appendEnvelope(r.out, true, r.c.g.cfg.ErrorPrefix, w, msg, "", r.c.idText[:])
+	r.out = append(r.out, "\n\n"...)
+}
+
+// Close ends the relay. fasthttp calls it after the last byte, and early when
+// the client is gone; only the first call does anything.
+func (r *relay) Close() error {
+	if !r.ends.CompareAndSwap(false, true) {
+		return nil
+	}
+	c := r.c
+	if r.err == nil && !c.resolved {
+		c.clientGone = true
+		if c.drainWanted() && c.g.startDrain() {
+			c.detach()
+			go c.drain()
+			return nil
+		}
+		c.incomplete = true
+		r.readScan()
+	}
+	c.close()
+	return nil
+}
+
+// close settles a call whose relay has ended, if that was not done yet, and
+// gives its exchange back. METER-10: what began as 2xx counts.
+func (c *call) close() {
+	_ = c.settle() // it has logged and counted its failure; the answer is broken already
+	c.note(c.ex.Response.StatusCode())
+	c.ex.Close()
+	if c.stream.buf != nil {
+		buffers.Put(c.stream.buf)
+		c.stream.buf = nil
+	}
+}
+
+// copyTrailers carries the trailers of a chunked answer over; they are known
+// only now that it ended. Announced ones that did not come are not written.
+func (c *call) copyTrailers() {
+	if c.ctx == nil {
+		return
+	}
+	up, h := &c.ex.Response.Header, &c.ctx.Response.Header
+	var came []string
+	for _, k := range up.PeekTrailerKeys() {
+		if v := up.PeekBytes(k); len(v) > 0 {
+			h.SetBytesKV(k, v)
+			came = append(came, string(k))
+		}
+	}
+	_ = h.SetTrailer(strings.Join(came, ", ")) // they were accepted once
+}
