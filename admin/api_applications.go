@@ -65,7 +65,8 @@ func (s *Server) registerApplications() {
 				Account string `json:"account_id,omitempty" maxLength:"64" doc:"For operators; the buyer's own account otherwise."`
 				Name    string `json:"name" minLength:"1" maxLength:"64" doc:"Unique within the account."`
 			}
-		}) (*body[wireApplication], error) {
+		},
+		) (*body[wireApplication], error) {
 			account, err := forAccount(a, "body.account_id", in.Body.Account)
 			if err != nil {
 				return nil, err
@@ -82,7 +83,8 @@ func (s *Server) registerApplications() {
 		func(ctx context.Context, a Actor, in *struct {
 			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
-		}) (*body[list[wireApplication]], error) {
+		},
+		) (*body[list[wireApplication]], error) {
 			account, err := listAccount(a, in.Account)
 			if err != nil {
 				return nil, err
@@ -171,7 +173,8 @@ func (s *Server) registerAppCodes(tag string) {
 			Body struct {
 				Code string `json:"app_code,omitempty" maxLength:"180" doc:"64 to 180 characters of your choice; left out, one is made."`
 			}
-		}) (*body[NewAppCode], error) {
+		},
+		) (*body[NewAppCode], error) {
 			if _, err := s.applicationFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}
@@ -199,7 +202,8 @@ func (s *Server) registerAppCodes(tag string) {
 		func(ctx context.Context, a Actor, in *struct {
 			ByID
 			Code string `path:"code_id" maxLength:"64" doc:"The AppCode's id."`
-		}) (*none, error) {
+		},
+		) (*none, error) {
 			if _, err := s.applicationFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}

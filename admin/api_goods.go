@@ -93,7 +93,8 @@ func (s *Server) registerGoods() {
 			ByID
 			Repeatable
 			Body specCreate
-		}) (*body[wireSpec], error) {
+		},
+		) (*body[wireSpec], error) {
 			p, err := s.productFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -114,7 +115,8 @@ func (s *Server) registerGoods() {
 		func(ctx context.Context, a Actor, in *struct {
 			ByID
 			Paged
-		}) (*body[list[wireSpec]], error) {
+		},
+		) (*body[list[wireSpec]], error) {
 			if _, err := s.productFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}

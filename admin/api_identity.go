@@ -32,7 +32,8 @@ func (s *Server) registerIdentity() {
 		func(ctx context.Context, a Actor, in *struct {
 			Repeatable
 			Body AccountInput
-		}) (*body[Account], error) {
+		},
+		) (*body[Account], error) {
 			account, err := s.createAccount(ctx, in.once(a, "create-account"), in.Body)
 			if err != nil {
 				return nil, err
@@ -45,7 +46,8 @@ func (s *Server) registerIdentity() {
 		func(ctx context.Context, a Actor, in *struct {
 			Paged
 			Kind Role `query:"kind" enum:"buyer,seller" doc:"Only these."`
-		}) (*body[list[Account]], error) {
+		},
+		) (*body[list[Account]], error) {
 			items, err := s.Accounts(ctx, in.Kind, in.page())
 			if err != nil {
 				return nil, err
@@ -69,7 +71,8 @@ func (s *Server) registerIdentity() {
 		func(ctx context.Context, a Actor, in *struct {
 			Repeatable
 			Body TokenInput
-		}) (*body[NewToken], error) {
+		},
+		) (*body[NewToken], error) {
 			token, err := s.createToken(ctx, in.once(a, "create-token"), in.Body)
 			if err != nil {
 				return nil, err
@@ -82,7 +85,8 @@ func (s *Server) registerIdentity() {
 		func(ctx context.Context, a Actor, in *struct {
 			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this account."`
-		}) (*body[list[Token]], error) {
+		},
+		) (*body[list[Token]], error) {
 			items, err := s.Tokens(ctx, in.Account, in.page())
 			if err != nil {
 				return nil, err

@@ -25,7 +25,8 @@ func (s *Server) registerAPIKeys() {
 				Description string   `json:"description,omitempty" maxLength:"255"`
 				Products    []string `json:"products,omitempty" maxItems:"256" doc:"The LLM products it may call; default: all that the account buys."`
 			}
-		}) (*body[NewAPIKey], error) {
+		},
+		) (*body[NewAPIKey], error) {
 			account, err := forAccount(a, "body.account_id", in.Body.Account)
 			if err != nil {
 				return nil, err
@@ -42,7 +43,8 @@ func (s *Server) registerAPIKeys() {
 		func(ctx context.Context, a Actor, in *struct {
 			Paged
 			Account string `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
-		}) (*body[list[APIKey]], error) {
+		},
+		) (*body[list[APIKey]], error) {
 			account, err := listAccount(a, in.Account)
 			if err != nil {
 				return nil, err
@@ -71,7 +73,8 @@ func (s *Server) registerAPIKeys() {
 				Products    *[]string `json:"products,omitempty" maxItems:"256" doc:"[] lets it call all that the account has bought."`
 				Enabled     *bool     `json:"enabled,omitempty"`
 			}
-		}) (*body[APIKey], error) {
+		},
+		) (*body[APIKey], error) {
 			if _, err := s.apiKeyFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}

@@ -137,7 +137,8 @@ func (s *Server) registerOrders() {
 			Paged
 			From time.Time `query:"from" doc:"Not before."`
 			To   time.Time `query:"to" doc:"Before."`
-		}) (*body[list[wireEntry]], error) {
+		},
+		) (*body[list[wireEntry]], error) {
 			if err := s.buyerFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}
@@ -156,7 +157,8 @@ func (s *Server) registerOrders() {
 				Amount  string `json:"amount" doc:"Yuan, more than 0." example:"500.00"`
 				Receipt string `json:"receipt,omitempty" maxLength:"255" doc:"Where the money came from."`
 			}
-		}) (*body[wireEntry], error) {
+		},
+		) (*body[wireEntry], error) {
 			if _, err := s.Account(ctx, in.ID); err != nil {
 				return nil, err
 			}
@@ -180,7 +182,8 @@ func (s *Server) registerOrders() {
 				Spec     string `json:"spec_id" minLength:"1" maxLength:"64"`
 				Quantity int64  `json:"quantity,omitempty" minimum:"1" maximum:"1000" doc:"Default 1."`
 			}
-		}) (*body[wireOrder], error) {
+		},
+		) (*body[wireOrder], error) {
 			account, err := forAccount(a, "body.account_id", in.Body.Account)
 			if err != nil {
 				return nil, err
@@ -199,7 +202,8 @@ func (s *Server) registerOrders() {
 			Account string             `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 			Product string             `query:"product_id" maxLength:"64" doc:"Only those of this product."`
 			State   billing.OrderState `query:"state" enum:"pending_payment,processing,completed,cancelled,failed" doc:"Only these."`
-		}) (*body[list[wireOrder]], error) {
+		},
+		) (*body[list[wireOrder]], error) {
 			f := billing.OrderFilter{Account: in.Account, Product: in.Product, State: in.State, Page: in.billing()}
 			switch a.Role {
 			case RoleBuyer:

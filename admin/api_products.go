@@ -212,7 +212,8 @@ func (s *Server) registerProducts() {
 		func(ctx context.Context, a Actor, in *struct {
 			Repeatable
 			Body productCreate
-		}) (*productAnswer, error) {
+		},
+		) (*productAnswer, error) {
 			b := &in.Body
 			seller, err := forAccount(a, "body.seller_id", b.Seller)
 			if err != nil {
@@ -238,7 +239,8 @@ func (s *Server) registerProducts() {
 			Paged
 			Kind   directory.Kind `query:"kind" enum:"api,llm" doc:"Only these."`
 			Seller string         `query:"seller_id" maxLength:"64" doc:"Only those of this seller."`
-		}) (*body[list[wireProduct]], error) {
+		},
+		) (*body[list[wireProduct]], error) {
 			f := ProductFilter{Kind: in.Kind, Seller: in.Seller, PublishedOnly: a.Role == RoleBuyer}
 			if a.Role == RoleSeller {
 				seller, err := forAccount(a, "", in.Seller)
@@ -268,7 +270,8 @@ func (s *Server) registerProducts() {
 			ByID
 			IfMatch string `header:"If-Match" maxLength:"128" doc:"The ETag you read, or * for any."`
 			Body    productPatch
-		}) (*productAnswer, error) {
+		},
+		) (*productAnswer, error) {
 			if _, err := s.productFor(ctx, a, in.ID); err != nil {
 				return nil, err
 			}

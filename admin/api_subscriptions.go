@@ -188,7 +188,8 @@ func (s *Server) registerSubscriptions() {
 			Account string                      `query:"account_id" maxLength:"64" doc:"Only those of this buyer."`
 			Product string                      `query:"product_id" maxLength:"64" doc:"Only those of this product."`
 			State   directory.SubscriptionState `query:"state" enum:"active,frozen,closed" doc:"Only these."`
-		}) (*body[list[wireSubscription]], error) {
+		},
+		) (*body[list[wireSubscription]], error) {
 			account, err := listAccount(a, in.Account)
 			if err != nil {
 				return nil, err
@@ -231,7 +232,8 @@ func (s *Server) registerSubscriptions() {
 				Body struct {
 					Reason string `json:"reason" minLength:"1" maxLength:"255" doc:"The buyer reads it."`
 				}
-			}) (*body[wireSubscription], error) {
+			},
+			) (*body[wireSubscription], error) {
 				sub, err := action.do(ctx, billing.SubscriptionChange{ID: in.ID, Reason: in.Body.Reason, Actor: a.Token})
 				if err != nil {
 					return nil, err
@@ -245,7 +247,8 @@ func (s *Server) registerSubscriptions() {
 		func(ctx context.Context, a Actor, in *struct {
 			ByID
 			Unit string `query:"unit" enum:"call,token,input_token,output_token,image,second,character" doc:"Which billing item the top figures are of; default the first of the subscription's."`
-		}) (*body[wireQuotaBalance], error) {
+		},
+		) (*body[wireQuotaBalance], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err

@@ -127,7 +127,8 @@ func (s *Server) registerUsage() {
 			To      time.Time        `query:"to" doc:"Before; default now."`
 			GroupBy metering.GroupBy `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
 			Zone    string           `query:"zone" maxLength:"64" doc:"IANA time zone by whose clock days begin, such as Asia/Shanghai; default UTC."`
-		}) (*body[wireUsage], error) {
+		},
+		) (*body[wireUsage], error) {
 			sub, err := s.subscriptionFor(ctx, a, in.ID)
 			if err != nil {
 				return nil, err
@@ -161,7 +162,8 @@ func (s *Server) registerUsage() {
 	handle(s, route{method: http.MethodGet, path: "/usage/requests/{request_id}", id: "get-request", tag: tag, summary: "The record of one call", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {
 			ID string `path:"request_id" maxLength:"64" doc:"The X-Request-Id of the call."`
-		}) (*body[wireRecord], error) {
+		},
+		) (*body[wireRecord], error) {
 			id, err := ids.ParseRequest(in.ID)
 			if err != nil {
 				return nil, ErrNotFound

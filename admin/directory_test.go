@@ -52,11 +52,13 @@ func TestEveryChangeIsInTheNextSnapshot(t *testing.T) {
 			{"product made, not published", func() {
 				prod = post(seller, "/products", map[string]any{"kind": "api", "name": "n", "path": "/a", "simple_auth": true, "methods": []any{"GET"}, "strip_path": true, "upstreams": upstreams}).want(201).text("id")
 			}, func(s *directory.Snapshot) bool { return find(s, prod) == nil }},
-			{"product published", func() { post(seller, "/products/"+prod+"/publish", nil).want(200) },
+			{
+				"product published", func() { post(seller, "/products/"+prod+"/publish", nil).want(200) },
 				func(s *directory.Snapshot) bool {
 					p := find(s, prod)
 					return p != nil && p.Path == "/a" && p.SimpleAuth && p.StripPath && cmp.Equal(p.Methods, []string{"GET"}) && p.OnDisconnect == "drain" && len(p.Upstreams) == 1
-				}},
+				},
+			},
 			{"product changed", func() {
 				h.call(seller, http.MethodPatch, "/products/"+prod, map[string]any{"path": "/b", "simple_auth": false}, "If-Match", "*").want(200)
 			}, func(s *directory.Snapshot) bool { p := find(s, prod); return p.Path == "/b" && !p.SimpleAuth }},
@@ -80,32 +82,48 @@ func TestEveryChangeIsInTheNextSnapshot(t *testing.T) {
 			{"subscription unfrozen", func() {
 				post(h.operator, "/subscriptions/"+sub+"/unfreeze", map[string]any{"reason": "r"}).want(200)
 			}, func(s *directory.Snapshot) bool { return state(s) == directory.SubscriptionActive }},
-			{"application made", func() { app = post(buyer, "/applications", map[string]any{"name": "a"}).want(201).text("id") },
-				func(s *directory.Snapshot) bool { return len(s.Applications) == 2 && len(s.AppKeys) == 2 }},
-			{"application bound", func() { h.call(buyer, http.MethodPut, "/applications/"+app+"/bindings/"+prod, nil).want(204) },
-				func(s *directory.Snapshot) bool { return cmp.Equal(s.Applications[1].Bound, []string{prod}) }},
-			{"AppCode made", func() { post(buyer, "/applications/"+app+"/app-codes", map[string]any{}).want(201) },
-				func(s *directory.Snapshot) bool { return len(s.AppCodes) == 1 && s.AppCodes[0].Application == app }},
-			{"secret reset", func() { post(buyer, "/applications/"+app+"/secret/reset", nil).want(200) },
-				func(s *directory.Snapshot) bool { return s.AppKeys[1].Secret != last.AppKeys[1].Secret }},
-			{"application unbound", func() { h.call(buyer, http.MethodDelete, "/applications/"+app+"/bindings/"+prod, nil).want(204) },
-				func(s *directory.Snapshot) bool { return len(s.Applications[1].Bound) == 0 }},
+			{
+				"application made", func() { app = post(buyer, "/applications", map[string]any{"name": "a"}).want(201).text("id") },
+				func(s *directory.Snapshot) bool { return len(s.Applications) == 2 && len(s.AppKeys) == 2 },
+			},
+			{
+				"application bound", func() { h.call(buyer, http.MethodPut, "/applications/"+app+"/bindings/"+prod, nil).want(204) },
+				func(s *directory.Snapshot) bool { return cmp.Equal(s.Applications[1].Bound, []string{prod}) },
+			},
+			{
+				"AppCode made", func() { post(buyer, "/applications/"+app+"/app-codes", map[string]any{}).want(201) },
+				func(s *directory.Snapshot) bool { return len(s.AppCodes) == 1 && s.AppCodes[0].Application == app },
+			},
+			{
+				"secret reset", func() { post(buyer, "/applications/"+app+"/secret/reset", nil).want(200) },
+				func(s *directory.Snapshot) bool { return s.AppKeys[1].Secret != last.AppKeys[1].Secret },
+			},
+			{
+				"application unbound", func() { h.call(buyer, http.MethodDelete, "/applications/"+app+"/bindings/"+prod, nil).want(204) },
+				func(s *directory.Snapshot) bool { return len(s.Applications[1].Bound) == 0 },
+			},
 			{"AppCode deleted", func() {
 				id := last.AppCodes[0].ID
 				h.call(buyer, http.MethodDelete, "/applications/"+app+"/app-codes/"+id, nil).want(204)
 			}, func(s *directory.Snapshot) bool { return len(s.AppCodes) == 0 }},
-			{"application deleted", func() { h.call(buyer, http.MethodDelete, "/applications/"+app, nil).want(204) },
-				func(s *directory.Snapshot) bool { return len(s.Applications) == 1 && len(s.AppKeys) == 1 }},
-			{"API key made", func() { key = post(buyer, "/api-keys", map[string]any{}).want(201).text("id") },
-				func(s *directory.Snapshot) bool { return len(s.APIKeys) == 1 }},
+			{
+				"application deleted", func() { h.call(buyer, http.MethodDelete, "/applications/"+app, nil).want(204) },
+				func(s *directory.Snapshot) bool { return len(s.Applications) == 1 && len(s.AppKeys) == 1 },
+			},
+			{
+				"API key made", func() { key = post(buyer, "/api-keys", map[string]any{}).want(201).text("id") },
+				func(s *directory.Snapshot) bool { return len(s.APIKeys) == 1 },
+			},
 			{"API key narrowed", func() {
 				h.call(buyer, http.MethodPatch, "/api-keys/"+key, map[string]any{"products": []any{llmProd}}).want(200)
 			}, func(s *directory.Snapshot) bool { return cmp.Equal(s.APIKeys[0].Products, []string{llmProd}) }},
 			{"API key disabled (KEY-7)", func() {
 				h.call(buyer, http.MethodPatch, "/api-keys/"+key, map[string]any{"enabled": false}).want(200)
 			}, func(s *directory.Snapshot) bool { return len(s.APIKeys) == 0 }},
-			{"product withdrawn", func() { post(seller, "/products/"+prod+"/unpublish", nil).want(200) },
-				func(s *directory.Snapshot) bool { return find(s, prod) == nil }},
+			{
+				"product withdrawn", func() { post(seller, "/products/"+prod+"/unpublish", nil).want(200) },
+				func(s *directory.Snapshot) bool { return find(s, prod) == nil },
+			},
 			{"subscription closed", func() {
 				post(h.operator, "/subscriptions/"+sub+"/close", map[string]any{"reason": "r"}).want(200)
 			}, func(s *directory.Snapshot) bool {
