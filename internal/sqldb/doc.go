@@ -9,12 +9,13 @@
 // RETURNING. No SELECT … FOR UPDATE, which SQLite lacks: a row is locked by an
 // UPDATE of it.
 //
-// Two kinds of transaction are offered. InTx runs as if alone: SERIALIZABLE in
+// Two kinds of writing transaction are offered. InTx runs as if alone: SERIALIZABLE in
 // PostgreSQL, the only writer in SQLite. InLockingTx is READ COMMITTED in
 // PostgreSQL, for code that first locks each row its decision rests on and is
 // called often enough for retries on hot rows to hurt. Both run the function
 // again when the database asks for that, so it must have no effect outside the
-// transaction; Tx.AfterCommit is for those.
+// transaction; Tx.AfterCommit is for those. InSnapshot reads several tables as
+// they are at one instant, without a lock.
 //
 // The package joins two drivers and the migration runner, more third parties
 // than the house rule allows an internal package, so that no other package

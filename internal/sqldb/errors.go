@@ -6,6 +6,9 @@ import "errors"
 // code that already runs in a transaction of it, which would wait for itself.
 var ErrNested = errors.New("sqldb: started inside a transaction of the same database: use the Tx that was passed in")
 
+// ErrReadOnly says that a snapshot was to be written to.
+var ErrReadOnly = errors.New("sqldb: a snapshot is for reading: use InTx to write")
+
 // ErrNewerSchema says that the database was last written by a newer binary.
 var ErrNewerSchema = errors.New("the database is newer than this binary")
 

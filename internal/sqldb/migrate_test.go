@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"tollgate/internal/testkit/postgres"
 )
@@ -61,30 +63,64 @@ func TestFailedMigrationLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestMigrateAtOnce starts several processes, as it were, on one new database.
+// TestMigrateAtOnce starts several processes, as it were, on a new database.
 func TestMigrateAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]Options{"sqlite": {Dir: t.TempDir()}, "postgres": {URL: postgres.URL(t)}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dbs := make([]*DB, 8)
-			for i := range dbs {
-				dbs[i] = open(t, o)
-			}
-			var wg sync.WaitGroup
-			for _, db := range dbs {
-				wg.Go(func() {
-					if err := db.Migrate(t.Context(), later()); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			wg.Wait()
-			if n := count(t, dbs[0]); n != 1 {
-				t.Fatalf("the second migration ran %d times", n)
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		for range 8 { // two that meet in the middle are rare
+			migrateAtOnce(t, Options{Dir: t.TempDir()})
+		}
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		migrateAtOnce(t, Options{URL: postgres.URL(t)})
+	})
+}
+
+func migrateAtOnce(t *testing.T, o Options) {
+	t.Helper()
+	dbs := make([]*DB, 8)
+	for i := range dbs {
+		dbs[i] = open(t, o)
+	}
+	var ready, wg sync.WaitGroup
+	ready.Add(len(dbs))
+	for _, db := range dbs {
+		wg.Go(func() {
+			ready.Done()
+			ready.Wait()
+			if err := db.Migrate(t.Context(), later()); err != nil {
+				t.Error(err)
 			}
 		})
 	}
+	wg.Wait()
+	if n := count(t, dbs[0]); n != 1 {
+		t.Fatalf("the second migration ran %d times", n)
+	}
+}
+
+// TestMigrateWaitsForAnotherProcess holds the lock of a file as a process that
+// migrates it does.
+func TestMigrateWaitsForAnotherProcess(t *testing.T) {
+	t.Parallel()
+	o := Options{Dir: t.TempDir()}
+	db, other := open(t, o), open(t, o)
+	unlock, err := other.lockFile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := db.Migrate(ctx, schema); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another process") {
+		t.Fatalf("while another process migrates: %v", err)
+	}
+	if _, err := db.Exec(t.Context(), "SELECT 1 FROM test_row"); err == nil {
+		t.Fatal("migrated while another process does")
+	}
+	unlock()
+	migrate(t, db)
 }
 
 func TestMigrateWithoutPermission(t *testing.T) {

@@ -22,12 +22,16 @@ const (
 // Tx is a running transaction. It belongs to the goroutine that runs the
 // function it was passed to and ends with it.
 type Tx struct {
-	tx    *sql.Tx
-	after []func()
+	tx       *sql.Tx
+	readOnly bool
+	after    []func()
 }
 
-// Exec runs one statement.
+// Exec runs one statement. In a snapshot it is ErrReadOnly.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if tx.readOnly {
+		return nil, ErrReadOnly
+	}
 	return tx.tx.ExecContext(ctx, query, args...)
 }
 
@@ -52,7 +56,7 @@ func (tx *Tx) AfterCommit(f func()) { tx.after = append(tx.after, f) }
 //
 // The context passed to fn is the one to use within it.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	return db.inTx(ctx, sql.LevelSerializable, fn)
+	return db.inTx(ctx, sql.TxOptions{Isolation: sql.LevelSerializable}, fn)
 }
 
 // InLockingTx is InTx for code that locks, by an UPDATE, each row its decisions
@@ -60,17 +64,24 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) err
 // waits for a hot row instead of running again. Locks are taken in one agreed
 // order, or the database ends a deadlock and fn runs again.
 func (db *DB) InLockingTx(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
-	return db.inTx(ctx, sql.LevelReadCommitted, fn)
+	return db.inTx(ctx, sql.TxOptions{Isolation: sql.LevelReadCommitted}, fn)
 }
 
-func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, fn func(ctx context.Context, tx *Tx) error) error {
+// InSnapshot runs fn on the database as it is at one instant, for reading
+// several tables that belong together. It neither waits for writers nor holds
+// them up, however long it takes.
+func (db *DB) InSnapshot(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	return db.inTx(ctx, sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}, fn)
+}
+
+func (db *DB) inTx(ctx context.Context, options sql.TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
 	if err := notNested(ctx, db); err != nil {
 		return err
 	}
 	inner := context.WithValue(ctx, txKey{db}, true)
 	start := time.Now()
 	for attempt := 1; ; attempt++ {
-		tx, err := db.runOnce(inner, level, fn)
+		tx, err := db.runOnce(inner, options, fn)
 		if err == nil {
 			if attempt > 2 {
 				db.log.Info("transaction committed after retries", "attempts", attempt, "took", time.Since(start))
@@ -95,17 +106,18 @@ func (db *DB) inTx(ctx context.Context, level sql.IsolationLevel, fn func(ctx co
 	}
 }
 
-func (db *DB) runOnce(ctx context.Context, level sql.IsolationLevel, fn func(ctx context.Context, tx *Tx) error) (*Tx, error) {
-	release, err := db.acquireWriter(ctx)
-	if err != nil {
-		return nil, err
+func (db *DB) runOnce(ctx context.Context, options sql.TxOptions, fn func(ctx context.Context, tx *Tx) error) (*Tx, error) {
+	if !options.ReadOnly {
+		release, err := db.acquireWriter(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 	}
-	defer release()
-	var opts *sql.TxOptions // SQLite knows one level only
-	if db.engine == Postgres {
-		opts = &sql.TxOptions{Isolation: level}
+	if db.engine == SQLite {
+		options.Isolation = sql.LevelDefault // it knows one level only, which is serializable
 	}
-	raw, err := db.sql.BeginTx(ctx, opts)
+	raw, err := db.sql.BeginTx(ctx, &options)
 	if err != nil {
 		err = fmt.Errorf("begin a transaction: %w", err)
 		if db.engine == Postgres && ctx.Err() == nil && !errors.As(err, new(*pgconn.ConnectError)) {
@@ -115,7 +127,7 @@ func (db *DB) runOnce(ctx context.Context, level sql.IsolationLevel, fn func(ctx
 	}
 	// Also reached by a panic in fn: the connection must not keep its locks.
 	defer raw.Rollback()
-	tx := &Tx{tx: raw}
+	tx := &Tx{tx: raw, readOnly: options.ReadOnly}
 	if err := fn(ctx, tx); err != nil {
 		return nil, err
 	}

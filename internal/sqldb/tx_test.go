@@ -199,6 +199,40 @@ func TestDeadlockRunsAgain(t *testing.T) {
 	}
 }
 
+// TestSnapshot writes while a snapshot is read: neither waits, and the snapshot
+// goes on showing what it showed.
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, db *DB) {
+		migrate(t, db)
+		rows := func(ctx context.Context, q Querier) (n int) {
+			if err := q.QueryRow(ctx, `SELECT COUNT(*) FROM test_row`).Scan(&n); err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+		err := db.InSnapshot(t.Context(), func(ctx context.Context, tx *Tx) error {
+			if n := rows(ctx, tx); n != 0 {
+				t.Errorf("%d rows at first", n)
+			}
+			// The test's own context: this is another transaction on purpose.
+			if err := db.InTx(t.Context(), func(ctx context.Context, tx *Tx) error { return insert(ctx, tx, "a", 1) }); err != nil {
+				t.Error(err)
+			}
+			if n := rows(ctx, tx); n != 0 {
+				t.Errorf("%d rows after a write elsewhere", n)
+			}
+			if err := insert(ctx, tx, "b", 1); !errors.Is(err, ErrReadOnly) {
+				t.Errorf("a write in a snapshot: %v", err)
+			}
+			return nil
+		})
+		if err != nil || count(t, db) != 1 {
+			t.Fatalf("%v, %d rows", err, count(t, db))
+		}
+	})
+}
+
 func TestCancelWhileWaitingToWrite(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, db *DB) {
@@ -231,12 +265,12 @@ func TestCancelWhileWaitingToWrite(t *testing.T) {
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	server := postgres.Start(t)
-	db := open(t, Options{URL: server.Database(t), MaxConns: 4})
+	db := open(t, Options{URL: server.Database(t), MaxConns: 10})
 	migrate(t, db)
 	// Fill the pool, so that several broken connections wait in it.
 	var wg, all sync.WaitGroup
-	all.Add(4)
-	for range 4 {
+	all.Add(10)
+	for range 10 {
 		wg.Go(func() {
 			err := db.InTx(t.Context(), func(ctx context.Context, tx *Tx) error {
 				all.Done()
@@ -257,7 +291,7 @@ func TestServerRestart(t *testing.T) {
 		t.Fatal("a dead server answers a ping")
 	}
 	server.Restart(t)
-	for i := range 8 {
+	for i := range 12 {
 		if err := db.InTx(t.Context(), func(ctx context.Context, tx *Tx) error { return insert(ctx, tx, fmt.Sprint(i), 1) }); err != nil {
 			t.Fatalf("transaction %d after the restart: %v", i, err)
 		}
