@@ -31,7 +31,7 @@ func TestLoadMix(t *testing.T) {
 	t.Parallel()
 	u, url := startUpstream(t)
 	chat := url + "/v1/chat/completions"
-	r := load(t, LoadInput{Connections: 16, Requests: 3000, Scenarios: []Scenario{
+	r := load(t, LoadInput{Connections: 16, Requests: 1200, Scenarios: []Scenario{
 		{Name: "chat", Weight: 4, URL: chat, Body: chatBody},
 		{Name: "stream", Weight: 2, URL: chat, Stream: true, Body: streamBody},
 		{Name: "responses", Weight: 1, URL: url + "/v1/responses", Stream: true, Body: `{"model":"m","input":"x","stream":true}`},
@@ -42,19 +42,19 @@ func TestLoadMix(t *testing.T) {
 		{Name: "broken", Weight: 1, URL: chat, Stream: true, Body: streamBody, Headers: []string{"X-Mock-Break: 3"}},
 	}})
 	s := u.Stats()
-	if r.Requests != 3000 || r.OK2xx != s.Total2xx || r.C4xx != s.Total4xx || r.C5xx != s.Total5xx || r.OK2xx != 2500 || r.C4xx != 250 || r.C5xx != 250 {
+	if r.Requests != 1200 || r.OK2xx != s.Total2xx || r.C4xx != s.Total4xx || r.C5xx != s.Total5xx || r.OK2xx != 1000 || r.C4xx != 100 || r.C5xx != 100 {
 		t.Errorf("%+v\n%+v", r.Outcome, s)
 	}
-	if r.Errors != 250 || r.Cut2xx != 250 || r.Classes[failCut] != 250 || r.Unknown != 0 || r.Interims != 250 {
+	if r.Errors != 100 || r.Cut2xx != 100 || r.Classes[failCut] != 100 || r.Unknown != 0 || r.Interims != 100 {
 		t.Errorf("%+v", r.Outcome)
 	}
-	if r.Streams != 1000 || r.StreamsComplete != 750 || r.ByName["broken"].StreamsComplete != 0 || r.ByName["responses"].StreamsComplete != 250 {
+	if r.Streams != 400 || r.StreamsComplete != 300 || r.ByName["broken"].StreamsComplete != 0 || r.ByName["responses"].StreamsComplete != 100 {
 		t.Errorf("%+v", r.Outcome)
 	}
-	if got := r.ByName["stream"].Events; got != 500*13 {
+	if got := r.ByName["stream"].Events; got != 200*13 {
 		t.Errorf("%d events", got)
 	}
-	if r.ByName["chat"].Statuses["200"] != 1000 || r.P50us <= 0 || r.P50us > r.P99us || r.P99us > r.MaxUs || r.RPS <= 0 || r.Scenario != "closed" {
+	if r.ByName["chat"].Statuses["200"] != 400 || r.P50us <= 0 || r.P50us > r.P99us || r.P99us > r.MaxUs || r.RPS <= 0 || r.Scenario != "closed" {
 		t.Errorf("%+v", r)
 	}
 }

@@ -263,10 +263,18 @@ func (w *rawWriter) body(body []byte) {
 // events writes an event stream, cut off in the middle of the event after the
 // last allowed one where that was asked for.
 func (w *rawWriter) events(e *eventStream) {
-	finished := false
-	defer func() { e.done(e, finished) }()
+	// Counted before the end is written: who has read a stream to its end must
+	// find it counted.
+	counted := false
+	done := func(finished bool) {
+		if !counted {
+			counted = true
+			e.done(e, finished)
+		}
+	}
+	defer done(false)
 	if w.silent {
-		finished = w.steer.breakAfter == breakNever
+		done(w.steer.breakAfter == breakNever)
 		return
 	}
 	for n := 0; !w.broken; n++ {
@@ -279,12 +287,13 @@ func (w *rawWriter) events(e *eventStream) {
 			half := event[:len(event)/2]
 			w.write(append(strconv.AppendInt(nil, int64(max(len(event), 1)), 16), "\r\n"...))
 			w.pieces(half, false)
+			done(false)
 			w.cutCounted()
 			return
 		}
 		if !more {
+			done(true)
 			w.end()
-			finished = !w.broken
 			return
 		}
 		w.pieces(event, true)
