@@ -15,7 +15,7 @@ import (
 type nodeCollector struct {
 	n *node
 
-	outstanding, lag, breaker, unsynced, segments, journalFull     *prometheus.Desc
+	outstanding, lag, away, unsynced, segments, journalFull        *prometheus.Desc
 	admitted, settled, released, overrun, syncs, syncFails, refuse *prometheus.Desc
 	shipped, shipFails, dropped, directory                         *prometheus.Desc
 }
@@ -29,7 +29,7 @@ func newNodeCollector(n *node) *nodeCollector {
 		n:           n,
 		outstanding: desc("tollgate_lease_outstanding_units", "Units leased to this node and not used yet, all billing items together."),
 		lag:         desc("tollgate_journal_lag_records", "Records of the journal that a consumer has not acknowledged.", "consumer"),
-		breaker:     desc("tollgate_breaker_state", "State of a circuit breaker: 0 closed, 2 open.", "target"),
+		away:        desc("tollgate_quota_store_away", "1 while the quota store is taken to be away and calls are served from leases."),
 		unsynced:    desc("tollgate_journal_unsynced_bytes", "Bytes of the journal not yet on disk."),
 		segments:    desc("tollgate_journal_segments", "Segments of the journal that hold records."),
 		journalFull: desc("tollgate_journal_full", "1 while the journal refuses new calls because its disk is full."),
@@ -65,9 +65,9 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	open := 0.0
 	if q.BreakerOpen {
-		open = 2
+		open = 1
 	}
-	gauge(c.breaker, open, "quota_store")
+	gauge(c.away, open)
 	gauge(c.unsynced, float64(j.Unsynced))
 	gauge(c.segments, float64(j.Segments))
 	full := 0.0
