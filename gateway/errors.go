@@ -157,6 +157,9 @@ func (g *Gateway) writeRefusal(ctx *fasthttp.RequestCtx, r refusal, llm bool, re
 			resp.Header.Set("WWW-Authenticate", "SDK-HMAC-SHA256")
 		}
 	}
+	if r.reason == ReasonMethod && llm {
+		resp.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 section 15.5.6
+	}
 	if w.noRetry && llm {
 		resp.Header.Set("X-Should-Retry", "false")
 	}

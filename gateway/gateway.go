@@ -173,6 +173,9 @@ const shutdownGrace = 5 * time.Second
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.draining.Store(true)
 	err := g.server.ShutdownWithContext(ctx)
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // a listener its owner had closed already
+	}
 	if err == nil || ctx.Err() == nil {
 		err = errors.Join(err, g.tasks.wait(ctx))
 	}

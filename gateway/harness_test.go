@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"tollgate/bench"
 	"tollgate/gateway"
 	"tollgate/internal/directory"
+	"tollgate/internal/testkit/wait"
 	"tollgate/internal/usage"
 )
 
@@ -134,6 +137,19 @@ func (l *ledger) record(n int) usage.Record {
 	return l.records[n]
 }
 
+// waitHeld waits until n holds are open.
+func (l *ledger) waitHeld(n int64) {
+	l.t.Helper()
+	wait.Until(l.t, patience, "open holds", func(context.Context) error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.held != n {
+			return fmt.Errorf("%d holds are open, want %d", l.held, n)
+		}
+		return nil
+	})
+}
+
 // idle waits until no hold is open.
 func (l *ledger) idle() {
 	l.t.Helper()
@@ -211,11 +227,30 @@ type fixture struct {
 	addr    string
 	reg     *prometheus.Registry
 	client  *http.Client
+	logs    *logBuffer
+}
+
+// logBuffer keeps what was logged, at every level.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // start runs a gateway over the mock upstream. change edits the configuration
 // and the directory before they are used.
-func start(t *testing.T, change func(*gateway.Config, *directory.Snapshot)) *fixture {
+func start(t testing.TB, change func(*gateway.Config, *directory.Snapshot)) *fixture {
 	t.Helper()
 	mock := bench.NewUpstream(bench.UpstreamConfig{})
 	upURL, err := mock.Start("127.0.0.1:0")
@@ -229,22 +264,36 @@ func start(t *testing.T, change func(*gateway.Config, *directory.Snapshot)) *fix
 }
 
 // startAt runs a gateway over the upstream at upURL.
-func startAt(t *testing.T, upURL string, change func(*gateway.Config, *directory.Snapshot)) *fixture {
+func startAt(t testing.TB, upURL string, change func(*gateway.Config, *directory.Snapshot)) *fixture {
 	t.Helper()
 	cfg := gateway.Config{RecordFailed: true, Node: "test", PlainAppCode: true}
 	snap := snapshot(upURL)
 	if change != nil {
 		change(&cfg, snap)
 	}
-	l := newLedger(t)
+	f := serve(t, cfg)
 	for _, s := range snap.Subscriptions {
-		l.left[s.ID] = 1 << 40
+		f.left[s.ID] = 1 << 40
 	}
-	reg := prometheus.NewRegistry()
-	g := gateway.New(cfg, gateway.Deps{Admitter: l, Recorder: l, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: reg})
-	if err := g.Swap(snap); err != nil {
+	if err := f.gateway.Swap(snap); err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+// startEmpty runs a gateway without a directory.
+func startEmpty(t testing.TB) *fixture {
+	t.Helper()
+	return serve(t, gateway.Config{Node: "test"})
+}
+
+func serve(t testing.TB, cfg gateway.Config) *fixture {
+	t.Helper()
+	l := newLedger(t)
+	reg := prometheus.NewRegistry()
+	logs := &logBuffer{}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), logs), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	g := gateway.New(cfg, gateway.Deps{Admitter: l, Recorder: l, Log: log, Metrics: reg})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +311,7 @@ func startAt(t *testing.T, upURL string, change func(*gateway.Config, *directory
 		<-done
 		l.idle()
 	})
-	return &fixture{ledger: l, gateway: g, url: "http://" + ln.Addr().String(), addr: ln.Addr().String(), reg: reg,
+	return &fixture{ledger: l, gateway: g, url: "http://" + ln.Addr().String(), addr: ln.Addr().String(), reg: reg, logs: logs,
 		client: &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
