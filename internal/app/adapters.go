@@ -69,36 +69,6 @@ func (r *recorder) Note(rec *usage.Record) {
 	}
 }
 
-// history reads the journal back for the quota engine.
-type history struct{ journal *journal.Journal }
-
-func (h history) Records(ctx context.Context, fn func(boot uint64, rec *usage.Record) error) error {
-	r := h.journal.Reader(journal.Position{})
-	defer func() { _ = r.Close() }()
-	var rec usage.Record
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		entry, ok, err := r.TryNext()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return nil
-		}
-		if entry.Kind != journal.KindUsage {
-			continue
-		}
-		if err := usage.DecodeRecord(entry.Payload, &rec); err != nil {
-			return err
-		}
-		if err := fn(entry.Boot, &rec); err != nil {
-			return err
-		}
-	}
-}
-
 // lotStore is the quota store as billing sees it. A grant that was applied is
 // told to this process's engine at once, so that a refused buyer is served
 // without delay (PKG-27).

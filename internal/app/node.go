@@ -32,9 +32,10 @@ type node struct {
 	shipper *metering.Shipper
 	source  directory.Source
 	record  *recorder
+	tally   *tally
 
-	stopShipping context.CancelFunc
-	shipping     chan struct{}
+	stopShipping, stopTally context.CancelFunc
+	shipping, tallied       chan struct{} // closed when each has ended
 
 	directoryFailures atomic.Int64
 }
@@ -44,7 +45,7 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n := &node{app: a}
 	var err error
 	n.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{
-		Node: cfg.Node, Consumers: []string{consumerUsage},
+		Node: cfg.Node, Consumers: []string{consumerUsage, consumerQuota},
 		SegmentSize: int(cfg.Journal.Segment), SyncEvery: cfg.Journal.SyncInterval, Strict: cfg.Journal.Strict,
 		Now: a.now, Log: a.log,
 	})
@@ -69,11 +70,11 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 		return n.engine.Close(ctx)
 	})
 	// What was counted before a crash is settled before anything is sold.
-	if err := replay(ctx, n.engine, history{n.journal}); err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		a.log.Error("what was used before the last stop is not reported to the quota store yet", "error", err)
+	if n.tally, err = openTally(ctx, n.journal, filepath.Join(cfg.Data, "journal"), a.log); err != nil {
+		return nil, err
+	}
+	if err := n.engine.CloseEarlier(ctx, n.tally.sum); err != nil {
+		return nil, fmt.Errorf("settle what was used before the last stop: %w", err)
 	}
 	var proxies []netip.Prefix
 	for _, p := range cfg.Gateway.TrustedProxies {
@@ -147,6 +148,12 @@ func (n *node) begin(ctx context.Context) error {
 		if err := n.shipper.Run(shipCtx); err != nil && !errors.Is(err, journal.ErrClosed) {
 			a.log.Error("usage records are no longer shipped", "error", err)
 		}
+	})
+	tallyCtx, cancel := context.WithCancel(a.ctx)
+	n.stopTally, n.tallied = cancel, make(chan struct{})
+	a.work.Go(func() {
+		defer close(n.tallied)
+		n.tally.run(tallyCtx, func() (uint64, bool) { return n.journal.Boot(), !n.engine.EarlierOpen() })
 	})
 	if n.usage != nil {
 		a.work.Go(func() { n.prune(a.ctx) })
@@ -240,6 +247,8 @@ func (n *node) settle(ctx context.Context) error {
 	if err := n.ship(ctx); err != nil {
 		n.app.log.Warn("usage records are shipped at the next start", "error", err)
 	}
+	n.stopTally()
+	<-n.tallied
 	return nil
 }
 
@@ -258,13 +267,4 @@ func (n *node) ship(ctx context.Context) error {
 		}
 	}()
 	return n.shipper.Drain(ctx)
-}
-
-func replay(ctx context.Context, e any, h quota.History) error {
-	if r, ok := e.(interface {
-		Replay(context.Context, quota.History) error
-	}); ok {
-		return r.Replay(ctx, h)
-	}
-	return nil
 }
