@@ -494,7 +494,10 @@ func TestShipperPauses(t *testing.T) {
 			defer mu.Unlock()
 			return len(at)
 		}
-		for sleep(time.Second) < 13 {
+		for tries := 0; sleep(time.Second) < 13; tries++ {
+			if tries > 100 {
+				t.Fatal("the batch is not tried again")
+			}
 		}
 		mu.Lock()
 		bound := 100 * time.Millisecond
