@@ -24,7 +24,8 @@ type Shipper struct {
 	sink Sink
 	opt  ShipperOptions
 
-	run sync.Mutex // Run or Drain, one at a time
+	run   sync.Mutex // Run or Drain, one at a time
+	batch sync.Mutex // held from a batch's first try at the store to its acknowledgement
 
 	mu    sync.Mutex
 	stats ShipperStats
@@ -134,6 +135,15 @@ func (s *Shipper) Drain(ctx context.Context) error {
 	}
 }
 
+// Between runs f while no batch is on its way: what the store has is then
+// exactly what the journal's cursor says, unless an earlier try was answered
+// too late. Shipping waits for f.
+func (s *Shipper) Between(f func() error) error {
+	s.batch.Lock()
+	defer s.batch.Unlock()
+	return f()
+}
+
 // errEmpty says that there is nothing to ship.
 var errEmpty = errors.New("nothing to ship")
 
@@ -182,6 +192,9 @@ func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
 		return err
 	}
 	// What was read before a fault is shipped; the fault comes again.
+	_ = s.src.Ack(end)
+	s.batch.Lock()
+	defer s.batch.Unlock()
 	if len(recs) > 0 {
 		if err := s.store(ctx, recs); err != nil {
 			return err
