@@ -3,71 +3,91 @@ package app
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"tollgate/admin"
 	"tollgate/internal/journal"
+	"tollgate/internal/lot"
 	"tollgate/internal/usage"
-	"tollgate/metering"
 )
 
 // reconciler compares what was counted in its three places (design section 2):
 // the quota store, the usage store, and the journal, whose figure is what the
 // usage store has plus what the journal still holds for it.
+//
+// Calls go on meanwhile. So the quota store is read before and after, each time
+// when this node has reported all it used: the journal's figure lies between
+// the two, or there is drift.
 type reconciler struct{ c *control }
 
-// Reconcile implements admin.Reconciler. The three places are read one after
-// the other while calls go on, so a difference is looked at again before it is
-// believed.
+// Reconcile implements admin.Reconciler.
 func (r reconciler) Reconcile(ctx context.Context) (out admin.Reconciliation, err error) {
-	for range 3 {
-		if out, err = r.compare(ctx); err != nil || out.Drift == 0 {
-			break
-		}
+	n := r.c.app.node
+	if n == nil {
+		// The gateways are other processes: what is on its way from them is not
+		// known, so a difference need not be one.
+		return r.compare(ctx, nil, nil, false)
 	}
+	err = n.shipper.Between(func() error {
+		pending := func() (map[string]usage.Units, error) { return n.pending(ctx) }
+		flush := func() error { return n.engine.Flush(ctx) }
+		out, err = r.compare(ctx, flush, pending, true)
+		return err
+	})
 	return out, err
 }
 
-func (r reconciler) compare(ctx context.Context) (admin.Reconciliation, error) {
+func (r reconciler) compare(ctx context.Context, flush func() error, pending func() (map[string]usage.Units, error), complete bool) (admin.Reconciliation, error) {
 	c := r.c
-	out := admin.Reconciliation{AsOf: c.app.now().UTC(), Complete: c.app.node != nil}
+	out := admin.Reconciliation{AsOf: c.app.now().UTC(), Complete: complete}
 	subs, err := c.billing.DirectorySubscriptions(ctx)
 	if err != nil {
 		return out, err
 	}
-	pending := map[string]usage.Units{}
-	if n := c.app.node; n != nil {
-		if err := n.engine.Flush(ctx); err != nil {
-			out.Complete = false
+	read := func() ([]lot.Balance, error) {
+		if flush != nil && flush() != nil {
+			out.Complete = false // the quota store is away or slow
 		}
-		if pending, err = n.pending(ctx); err != nil {
+		balances := make([]lot.Balance, len(subs))
+		for i, s := range subs {
+			if balances[i], err = c.quota.store.Read(ctx, s.ID); err != nil {
+				return nil, fmt.Errorf("quota of %s: %w", s.ID, err)
+			}
+		}
+		return balances, nil
+	}
+	before, err := read()
+	if err != nil {
+		return out, err
+	}
+	var waiting map[string]usage.Units
+	if pending != nil {
+		if waiting, err = pending(); err != nil {
 			return out, err
 		}
 	}
-	for _, s := range subs {
-		res, err := c.usage.Query(ctx, metering.QueryInput{
-			From: time.UnixMilli(0), To: out.AsOf.Add(24 * time.Hour),
-			Filter: metering.Filter{Subscriptions: []string{s.ID}},
-		})
-		if err != nil {
-			return out, fmt.Errorf("usage of %s: %w", s.ID, err)
+	charged := make([]usage.Units, len(subs))
+	for i, s := range subs {
+		if charged[i], err = chargedRows(ctx, c.usage, s.ID); err != nil {
+			return out, err
 		}
-		balance, err := c.quota.store.Read(ctx, s.ID)
-		if err != nil {
-			return out, fmt.Errorf("quota of %s: %w", s.ID, err)
-		}
-		var used usage.Units
-		for _, l := range balance.Lots {
-			used[l.Unit] += l.Used
-		}
-		for _, u := range s.Units {
-			line := admin.ReconciliationLine{
-				Subscription: s.ID, Unit: u, Quota: used[u], Usage: res.Total.Charged[u],
-				Journal: res.Total.Charged[u] + pending[s.ID][u],
+	}
+	after, err := read()
+	if err != nil {
+		return out, err
+	}
+	for i, s := range subs {
+		low := lines(&before[i], usage.Units{}, charged[i], waiting[s.ID])
+		high := lines(&after[i], usage.Units{}, charged[i], waiting[s.ID])
+		for k, l := range high {
+			switch {
+			case k >= len(low) || l.Drift < 0: // less than the journal even afterwards
+			case low[k].Drift > 0: // more than the journal even before
+				l = low[k]
+			default:
+				l.Quota, l.Drift = l.Journal, 0 // calls went on in between
 			}
-			line.Drift = line.Quota - line.Journal
-			out.Drift += max(line.Drift, -line.Drift)
-			out.Subscriptions = append(out.Subscriptions, line)
+			out.Drift += max(l.Drift, -l.Drift)
+			out.Subscriptions = append(out.Subscriptions, l)
 		}
 	}
 	return out, nil
@@ -97,11 +117,9 @@ func (n *node) pending(ctx context.Context) (map[string]usage.Units, error) {
 		if err := usage.DecodeRecord(entry.Payload, &rec); err != nil {
 			return nil, err
 		}
-		units := sums[rec.Subscription]
-		for _, ch := range rec.Charges {
-			units[ch.Unit] += ch.Amount
+		if rec.Has(usage.Counted) && !rec.Has(usage.Provisional) {
+			addCharges(sums, &rec)
 		}
-		sums[rec.Subscription] = units
 	}
 	return nil, ctx.Err()
 }
