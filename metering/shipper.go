@@ -192,7 +192,6 @@ func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
 		return err
 	}
 	// What was read before a fault is shipped; the fault comes again.
-	_ = s.src.Ack(end)
 	s.batch.Lock()
 	defer s.batch.Unlock()
 	if len(recs) > 0 {
