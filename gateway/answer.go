@@ -85,13 +85,6 @@ func (c *call) unrecorded() refusal {
 func (c *call) relayFirst() refusal {
 	buf := buffers.Get().(*[]byte)
 	n, err := c.ex.Read(*buf)
-	if err == nil && c.ex.Response.Header.ContentLength() == n {
-		// The end is known by length; this read returns it without waiting.
-		var rest [1]byte
-		if _, err = c.ex.Read(rest[:]); err == nil {
-			err = io.ErrUnexpectedEOF // cannot be
-		}
-	}
 	switch {
 	case err == io.EOF:
 		c.bytesOut = int64(n)

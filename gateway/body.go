@@ -138,6 +138,32 @@ func (c *call) discardBody() {
 	}
 }
 
+// expect decides, from the head alone, whether a client that waits for "100
+// Continue" is told to send its body (RFC 9110 section 10.1.1).
+func (c *call) expect() refusal {
+	ref, answered := c.checkHead()
+	if answered || ref.reason != ReasonNone {
+		return ref
+	}
+	limit := c.g.cfg.MaxBody
+	if c.llm {
+		ref = c.findLLM()
+	} else if ref = c.findAPI(); ref.reason == ReasonNone {
+		_, ref = c.authenticateApp(c.product, func() ([]byte, refusal) {
+			// Only the body can tell: let it come.
+			limit = c.g.cfg.MaxSignedBody
+			return nil, refusal{reason: ReasonNoCredential}
+		})
+		if limit != c.g.cfg.MaxBody {
+			ref = refusal{}
+		}
+	}
+	if ref.reason == ReasonNone && int64(c.ctx.Request.Header.ContentLength()) > limit {
+		ref.reason = ReasonBodyTooLarge
+	}
+	return ref
+}
+
 // estimate is what the call may cost at most, as far as that can be told now:
 // prompt by size, output by max_tokens times n, under a cap.
 func (c *call) estimate() usage.Units {

@@ -112,28 +112,8 @@ func (c *call) idString() string { return string(c.idText[:]) }
 // serve takes the request through to its answer. A refusal with a reason is an
 // answer the gateway has to make itself; nothing was written yet then.
 func (c *call) serve() refusal {
-	c.path, c.query = splitTarget(c.ctx)
-	c.route, c.llm = splitLLM(c.path)
-	if err := c.readFields(); err != nil {
-		return refusal{reason: ReasonMalformed, detail: err.Error()}
-	}
-	if err := apisign.CheckPath(c.path); err != nil {
-		return refusal{reason: ReasonMalformed, detail: err.Error()}
-	}
-	if bytes.IndexByte(c.ctx.Request.Header.RequestURI(), '#') >= 0 {
-		return refusal{reason: ReasonMalformed, detail: "a request target holds no fragment: escape # as %23"}
-	}
-	if c.serveHealth() {
-		return refusal{}
-	}
-	if c.table == nil {
-		return refusal{reason: ReasonNotReady}
-	}
-	if c.g.draining.Load() {
-		return refusal{reason: ReasonDraining}
-	}
-	if m := c.ctx.Method(); string(m) == "TRACE" || string(m) == "CONNECT" {
-		return refusal{reason: ReasonMethod}
+	if ref, answered := c.checkHead(); answered || ref.reason != ReasonNone {
+		return ref
 	}
 	if c.llm {
 		return c.serveLLM()
@@ -141,31 +121,66 @@ func (c *call) serve() refusal {
 	return c.serveAPI()
 }
 
+// checkHead checks what can be told of every request from its head. It reports
+// whether it has answered the request.
+func (c *call) checkHead() (ref refusal, answered bool) {
+	c.path, c.query = splitTarget(c.ctx)
+	c.route, c.llm = splitLLM(c.path)
+	if err := c.readFields(); err != nil {
+		return refusal{reason: ReasonMalformed, detail: err.Error()}, false
+	}
+	if err := apisign.CheckPath(c.path); err != nil {
+		return refusal{reason: ReasonMalformed, detail: err.Error()}, false
+	}
+	if bytes.IndexByte(c.ctx.Request.Header.RequestURI(), '#') >= 0 {
+		return refusal{reason: ReasonMalformed, detail: "a request target holds no fragment: escape # as %23"}, false
+	}
+	switch m := c.ctx.Method(); {
+	case c.serveHealth():
+		return refusal{}, true
+	case c.table == nil:
+		ref.reason = ReasonNotReady
+	case c.g.draining.Load():
+		ref.reason = ReasonDraining
+	case string(m) == "TRACE" || string(m) == "CONNECT":
+		ref.reason = ReasonMethod
+	}
+	return ref, false
+}
+
 // serveAPI serves a call to an API product: by signature or AppCode.
 func (c *call) serveAPI() refusal {
-	p, ok := c.table.matchPath(c.host(), c.path)
-	if !ok {
-		return refusal{reason: ReasonMalformed, detail: "the path is ambiguous: its escapes or double slashes lead to another API than its plain reading"}
+	if ref := c.findAPI(); ref.reason != ReasonNone {
+		return ref
 	}
-	if p == nil {
-		return refusal{reason: ReasonNoRoute}
-	}
-	c.product = p
-	if !p.allowsMethod(c.ctx.Method()) {
-		return refusal{reason: ReasonMethod}
-	}
-	who, ref := c.authenticateApp(p, func() ([]byte, refusal) { return c.readBody(c.g.cfg.MaxSignedBody) })
+	who, ref := c.authenticateApp(c.product, func() ([]byte, refusal) { return c.readBody(c.g.cfg.MaxSignedBody) })
 	if ref.reason != ReasonNone {
 		return ref
 	}
 	c.who = who
-	if !who.app.bound[p.ID] {
+	if !who.app.bound[c.product.ID] {
 		return refusal{reason: ReasonNotBound}
 	}
 	if ref := c.takeBody(); ref.reason != ReasonNone {
 		return ref
 	}
 	return c.admitAndForward()
+}
+
+// findAPI finds the API product the request addresses.
+func (c *call) findAPI() refusal {
+	p, ok := c.table.matchPath(c.host(), c.path)
+	switch {
+	case !ok:
+		return refusal{reason: ReasonMalformed, detail: "the path is ambiguous: its escapes or double slashes lead to another API than its plain reading"}
+	case p == nil:
+		return refusal{reason: ReasonNoRoute}
+	}
+	c.product = p
+	if !p.allowsMethod(c.ctx.Method()) {
+		return refusal{reason: ReasonMethod}
+	}
+	return refusal{}
 }
 
 // host is the host the client addressed: of the target where that is absolute

@@ -71,6 +71,7 @@ func New(cfg Config, deps Deps) *Gateway {
 	g.server = &fasthttp.Server{
 		Handler:                      g.handle,
 		ErrorHandler:                 g.handleReadError,
+		ExpectHandler:                g.handleExpect,
 		ReadBufferSize:               g.cfg.MaxHeader,
 		ReadTimeout:                  g.cfg.ReadTimeout,
 		IdleTimeout:                  g.cfg.IdleTimeout,
@@ -210,7 +211,32 @@ func (g *Gateway) eachTarget(f func(*upstream.Target)) {
 
 // handle is the server's handler. fasthttp does not recover panics, so it is
 // done here: the hold is resolved, the client gets a 500, the process lives.
-func (g *Gateway) handle(ctx *fasthttp.RequestCtx) {
+func (g *Gateway) handle(ctx *fasthttp.RequestCtx) { g.with(ctx, (*call).serve) }
+
+// handleExpect decides whether a client that asks first may send its body. It
+// returns 100, or the status of the refusal it has written.
+func (g *Gateway) handleExpect(ctx *fasthttp.RequestCtx) int {
+	refused := true
+	g.with(ctx, func(c *call) refusal {
+		ref := c.expect()
+		refused = ref.reason != ReasonNone
+		if !refused {
+			ctx.Response.Reset() // a health check's answer is made by the handler
+			ctx.Response.Header.SetNoDefaultContentType(true)
+		}
+		return ref
+	})
+	if !refused {
+		return fasthttp.StatusContinue
+	}
+	if w, ok := ctx.Conn().(watched); ok {
+		w.watch().linger.Store(true) // it may have sent the body without waiting
+	}
+	return ctx.Response.StatusCode()
+}
+
+// with runs f on a call for ctx and answers its refusal.
+func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 	c := g.calls.Get().(*call)
 	c.begin(g, ctx)
 	g.metrics.inFlight.Inc()
@@ -225,7 +251,7 @@ func (g *Gateway) handle(ctx *fasthttp.RequestCtx) {
 			g.calls.Put(c)
 		}
 	}()
-	if ref := c.serve(); ref.reason != ReasonNone {
+	if ref := f(c); ref.reason != ReasonNone {
 		c.refuse(ref)
 	}
 	if c.closing {

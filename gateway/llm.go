@@ -9,26 +9,12 @@ import (
 
 // serveLLM serves a call to an LLM product: by API key (AUTH-14).
 func (c *call) serveLLM() refusal {
-	who, ref := c.authenticateKey()
+	ref := c.findLLM()
 	if ref.reason != ReasonNone {
 		return ref
 	}
-	c.who = who
 	var takesModel bool
 	c.family, takesModel = familyOf(c.route.rest)
-	if len(c.route.infer) > 0 {
-		p := c.table.infer[string(c.route.infer)]
-		if p == nil {
-			return refusal{reason: ReasonNoRoute, detail: "There is no service with this id. Check the base URL: /v1/infers/{id}/v1."}
-		}
-		c.product = p
-		if !who.mayCall(p) {
-			return refusal{reason: ReasonNotSubscribed}
-		}
-		if c.route.rest == nil {
-			return refusal{reason: ReasonNoRoute, detail: "The base URL of this service ends in /v1: /v1/infers/{id}/v1."}
-		}
-	}
 	switch {
 	case c.family == familyModels && (c.ctx.IsGet() || c.ctx.IsHead()):
 		return c.listModels()
@@ -43,6 +29,32 @@ func (c *call) serveLLM() refusal {
 		return ref
 	}
 	return c.admitAndForward()
+}
+
+// findLLM authenticates the caller and finds the product, where the path names
+// it. The key comes first: without one nobody learns which products there are
+// (KEY-11).
+func (c *call) findLLM() refusal {
+	who, ref := c.authenticateKey()
+	if ref.reason != ReasonNone {
+		return ref
+	}
+	c.who = who
+	if len(c.route.infer) == 0 {
+		return refusal{}
+	}
+	p := c.table.infer[string(c.route.infer)]
+	if p == nil {
+		return refusal{reason: ReasonNoRoute, detail: "There is no service with this id. Check the base URL: /v1/infers/{id}/v1."}
+	}
+	c.product = p
+	if !who.mayCall(p) {
+		return refusal{reason: ReasonNotSubscribed}
+	}
+	if c.route.rest == nil {
+		return refusal{reason: ReasonNoRoute, detail: "The base URL of this service ends in /v1: /v1/infers/{id}/v1."}
+	}
+	return refusal{}
 }
 
 // productWithoutModel finds the product of a request that names none: the key

@@ -23,9 +23,9 @@ type Exchange struct {
 	Response fasthttp.Response
 
 	target *Target
-	body   io.Reader // nil when the answer has none
-	ended  bool      // the body was read to its end
-	broken bool      // the connection cannot be used again
+	body   body
+	ended  bool // the body was read to its end, or there is none
+	broken bool // the connection cannot be used again
 
 	mu          sync.Mutex // guards conn against Interrupt
 	conn        *conn
@@ -57,7 +57,7 @@ func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.Response
 			return err
 		}
 		e.setConn(c)
-		e.broken, e.ended, e.body = false, false, nil
+		e.broken, e.ended, e.body = false, false, body{}
 		err = e.exchange(c, req, interim, now)
 		if err == nil {
 			t.breaker.succeeded()
@@ -94,7 +94,6 @@ func (e *Exchange) exchange(c *conn, req *Request, interim func(*fasthttp.Respon
 	cfg := &e.target.cfg
 	resp := &e.Response
 	resp.Reset()
-	resp.StreamBody = true
 	resp.SkipBody = string(req.Method) == "HEAD"
 
 	early, err := e.send(c, req, now)
@@ -239,10 +238,7 @@ func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), d
 		e.ended = true
 		return nil
 	}
-	if err := resp.ReadBody(c.br, 0); err != nil {
-		return &Error{Op: OpHeader, Err: err}
-	}
-	e.body = resp.BodyStream()
+	e.body.reset(c.br, &resp.Header)
 	return nil
 }
 
@@ -297,7 +293,7 @@ func hasBody(status int) bool {
 // chunk or one read of the socket brought. io.EOF is the regular end; an
 // answer cut short is an *Error with OpBody.
 func (e *Exchange) Read(p []byte) (int, error) {
-	if e.ended || e.body == nil {
+	if e.ended || e.conn == nil {
 		return 0, io.EOF
 	}
 	cfg := &e.target.cfg
@@ -335,10 +331,8 @@ func (e *Exchange) Close() {
 		return
 	}
 	e.setConn(nil)
-	e.body = nil
+	e.body = body{}
 	keep := e.ended && !e.broken && !e.interrupted.Load() && c.br.Buffered() == 0
-	// Releases the body stream's reader; it never touches the socket.
-	_ = e.Response.CloseBodyStream()
 	if keep {
 		e.target.release(c, e.target.cfg.Now())
 	} else {
