@@ -37,7 +37,10 @@ type Engine struct {
 
 	closed atomic.Bool // no calls are admitted
 	stop   context.CancelFunc
-	ctx    context.Context // ends with Close; it only bounds background work
+	ctx    context.Context // of the loops; ends when Close begins
+
+	abort   context.CancelFunc
+	workCtx context.Context // of exchanges; ends with Close, or when its context does
 
 	lifeMu sync.RWMutex // guards ended, and work against growing after it
 	ended  bool
@@ -90,6 +93,7 @@ func newEngine(cfg Config, store Store, recorder Recorder) *Engine {
 	}
 	e.holds.New = func() any { return new(Hold) }
 	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.workCtx, e.abort = context.WithCancel(context.Background())
 	return e
 }
 
@@ -234,12 +238,14 @@ func (e *Engine) Close(ctx context.Context) error {
 		return nil
 	}
 	e.stop()
+	defer context.AfterFunc(ctx, e.abort)()
 	var all []*account
 	e.each(func(a *account) { all = append(all, a) })
 	err := e.parallel(ctx, all, e.retire)
 	e.lifeMu.Lock()
 	e.ended = true
 	e.lifeMu.Unlock()
+	e.abort()
 	e.work.Wait()
 	return err
 }

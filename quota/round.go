@@ -50,8 +50,8 @@ func (e *Engine) run(a *account, r *round) {
 // exchange sends one report and takes over the answer.
 func (e *Engine) exchange(a *account, r *round) (again bool) {
 	// A report is about what has already happened: it does not end with the
-	// request that set it off, only with its own time.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.cfg.SyncTimeout)
+	// request that set it off, only with its own time or the engine.
+	ctx, cancel := context.WithTimeout(e.workCtx, e.cfg.SyncTimeout)
 	defer cancel()
 	err := e.settleEarlier(ctx, a.id)
 
