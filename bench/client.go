@@ -26,6 +26,7 @@ const (
 	failCut       = "cut"       // the connection ended within the answer
 	failMalformed = "malformed" // the answer is not HTTP/1.1
 	failCanceled  = "canceled"  // the run was stopped
+	failLeft      = "left"      // the scenario had the client leave (Scenario.LeaveAfter)
 )
 
 // failure is why a call got no complete answer. Status is that of the head, 0
@@ -48,6 +49,7 @@ func (f *failure) Unwrap() error { return f.err }
 // reply is what the load generator keeps of an answer.
 type reply struct {
 	status    int
+	id        string // X-Request-Id, where the client keeps them
 	charged   string // X-Tollgate-Charged
 	firstByte time.Time
 	bytes     int64
@@ -67,8 +69,11 @@ type client struct {
 	addr    string
 	tls     *tls.Config // nil: plain
 	timeout time.Duration
+	keepID  bool // fill in reply.id, which costs an allocation a call
+	leave   int  // close the connection after so many events; 0: stay
 
 	conn net.Conn
+	used time.Time // when conn last ended a call
 	br   *bufio.Reader
 	line lineScanner
 
@@ -77,7 +82,13 @@ type client struct {
 }
 
 // do sends one prepared request and reads its answer to the end.
+//
+// A connection that lay idle and was closed by the server meanwhile is replaced
+// first, as every HTTP client does: nothing was sent on it yet.
 func (c *client) do(request []byte, head bool) (r reply, err error) {
+	if c.conn != nil && time.Since(c.used) > idleCheck && gone(c.conn) {
+		c.close()
+	}
 	if c.conn == nil {
 		if err := c.dial(); err != nil {
 			return r, err
@@ -98,9 +109,16 @@ func (c *client) do(request []byte, head bool) (r reply, err error) {
 	}
 	if !keep {
 		c.close()
+	} else {
+		c.used = time.Now()
 	}
 	return r, nil
 }
+
+// idleCheck is how long a connection lies idle before it is looked at again
+// ahead of its next use. A call that follows its predecessor at once is spared
+// the system call.
+const idleCheck = 500 * time.Microsecond
 
 func (c *client) dial() error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
@@ -245,11 +263,13 @@ func (c *client) readHead(r *reply) (h answerHead, err error) {
 			if bytes.EqualFold(name, []byte("Connection")) && bytes.EqualFold(value, []byte("close")) {
 				h.close = true
 			}
-		case len("Content-Type"):
+		case len("Content-Type"): // as long as X-Request-Id
 			if bytes.EqualFold(name, []byte("Content-Type")) {
 				if r.sse = bytes.HasPrefix(value, []byte("text/event-stream")); r.sse {
 					c.line.reset()
 				}
+			} else if c.keepID && bytes.EqualFold(name, []byte("X-Request-Id")) {
+				r.id = string(value)
 			}
 		case len("X-Tollgate-Charged"):
 			if bytes.EqualFold(name, []byte("X-Tollgate-Charged")) {
@@ -339,9 +359,15 @@ func (c *client) consume(r *reply, n int64) error {
 		if _, err := c.br.Discard(len(b)); err != nil {
 			return c.fail(*r, err, failCut)
 		}
+		if c.leave > 0 && r.events >= c.leave {
+			return c.fail(*r, errLeft, failLeft)
+		}
 	}
 	return nil
 }
+
+// errLeft ends a call whose client was told to leave.
+var errLeft = errors.New("the client left")
 
 func (c *client) readToEnd(r *reply) error {
 	for {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -30,7 +31,10 @@ type LoadInput struct {
 	// counted all the same: they cost units.
 	Warmup  time.Duration
 	Timeout time.Duration // of one call, by default 60 s
-	Seed    uint64        // order of the scenarios; the same seed, the same order
+	// OnReply, when set, is told what became of each call, from the goroutine
+	// that made it. It must not wait: the next call waits for it.
+	OnReply func(Reply)
+	Seed    uint64 // order of the scenarios; the same seed, the same order
 	// VerifyTLS checks certificates. By default it does not: the demo's is
 	// self-signed.
 	VerifyTLS bool
@@ -89,6 +93,7 @@ func Load(ctx context.Context, in LoadInput) (LoadResult, error) {
 		if err != nil {
 			return LoadResult{}, err
 		}
+		w.turn = i // so that the workers do not call the hosts in step
 		workers[i] = w
 	}
 
@@ -123,6 +128,20 @@ func scenarioOrder(in LoadInput) []int {
 	return order
 }
 
+// Reply is what became of one call, for [LoadInput.OnReply].
+type Reply struct {
+	Scenario  string
+	RequestID string // X-Request-Id of the answer; empty: no head came, or none in it
+	Status    int    // 0: no head came
+	Charged   string // X-Tollgate-Charged
+	Complete  bool   // the answer came to its end; a stream to its last event
+	Events    int    // data events that came
+	Failed    bool   // the stream carried an error event
+	// Class of failure of a call that got no complete answer: dial, timeout,
+	// closed, reset, cut, malformed, canceled or left.
+	Class string
+}
+
 // loadRun is what the workers share.
 type loadRun struct {
 	in    LoadInput
@@ -136,7 +155,8 @@ type worker struct {
 	run   *loadRun
 	ctx   context.Context
 	calls []*prepared
-	conns []*client // by scenario; scenarios of one target share theirs
+	conns [][]*client // by scenario, one for each of its hosts; scenarios of one target share theirs
+	turn  int         // which host is next
 	late  int64
 	lag   *hdrhistogram.Histogram
 	tally []*tally
@@ -150,15 +170,19 @@ func (run *loadRun) worker(ctx context.Context) (*worker, error) {
 		if err != nil {
 			return nil, err
 		}
-		target := p.url.Scheme + "://" + p.addr
-		if targets[target] == nil {
-			c := &client{ctx: ctx, addr: p.addr, timeout: run.in.Timeout}
-			if p.url.Scheme == "https" {
-				c.tls = &tls.Config{ServerName: p.url.Hostname(), InsecureSkipVerify: !run.in.VerifyTLS, MinVersion: tls.VersionTLS12}
+		var conns []*client
+		for _, addr := range p.addrs() {
+			target := p.url.Scheme + "://" + addr
+			if targets[target] == nil {
+				c := &client{ctx: ctx, addr: addr, timeout: run.in.Timeout, keepID: run.in.OnReply != nil}
+				if p.url.Scheme == "https" {
+					c.tls = &tls.Config{ServerName: p.url.Hostname(), InsecureSkipVerify: !run.in.VerifyTLS, MinVersion: tls.VersionTLS12}
+				}
+				targets[target] = c
 			}
-			targets[target] = c
+			conns = append(conns, targets[target])
 		}
-		w.calls, w.conns = append(w.calls, p), append(w.conns, targets[target])
+		w.calls, w.conns = append(w.calls, p), append(w.conns, conns)
 		w.tally = append(w.tally, newTally())
 	}
 	return w, nil
@@ -167,8 +191,10 @@ func (run *loadRun) worker(ctx context.Context) (*worker, error) {
 // loop takes calls until there are none left.
 func (w *worker) loop() {
 	defer func() {
-		for _, c := range w.conns {
-			c.close()
+		for _, conns := range w.conns {
+			for _, c := range conns {
+				c.close()
+			}
 		}
 	}()
 	in := &w.run.in
@@ -225,22 +251,69 @@ func (w *worker) wait(due time.Time) (begin time.Time, ok bool) {
 // call makes call number n.
 func (w *worker) call(n int64, begin time.Time) {
 	i := w.run.order[n%int64(len(w.run.order))]
-	p, c, t := w.calls[i], w.conns[i], w.tally[i]
+	p, t := w.calls[i], w.tally[i]
 	request, err := p.render(begin, n)
 	if err != nil {
 		t.fail(&failure{class: failMalformed, err: err})
 		return
 	}
-	r, err := c.do(request, p.Method == "HEAD")
+	r, err := w.send(i, request)
 	end := time.Now()
 	warm := end.Sub(w.run.start) >= w.run.in.Warmup
 	t.count(p, &r, err, begin, end, warm)
+	if w.run.in.OnReply != nil {
+		w.run.in.OnReply(r.tell(p, err))
+	}
+	if err != nil && w.run.in.Rate <= 0 && classOf(err) == failDial {
+		wait(dialPause, w.ctx.Done())
+	}
+}
+
+// dialPause keeps a closed loop from spinning on a server that is away.
+const dialPause = 5 * time.Millisecond
+
+// send sends a call of scenario i to its next host. A host that refuses the
+// connection has seen nothing of the call, so the one after it gets it; no
+// other failure is tried again.
+func (w *worker) send(i int, request []byte) (r reply, err error) {
+	p, conns := w.calls[i], w.conns[i]
+	for range conns {
+		c := conns[w.turn%len(conns)]
+		w.turn++
+		c.leave = p.LeaveAfter
+		r, err = c.do(request, p.Method == "HEAD")
+		if err == nil || classOf(err) != failDial || !errors.Is(err, syscall.ECONNREFUSED) {
+			return r, err
+		}
+	}
+	return r, err
+}
+
+// tell describes a call to [LoadInput.OnReply].
+func (r *reply) tell(p *prepared, err error) Reply {
+	return Reply{
+		Scenario: p.Name, RequestID: r.id, Status: r.status, Charged: r.charged, Events: r.events, Failed: r.failed,
+		Complete: err == nil && (!p.Stream || r.status/100 != 2 || r.finished), Class: classOf(err),
+	}
+}
+
+// classOf returns the class of failure of a call's error, empty for none.
+func classOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	if f := (*failure)(nil); errors.As(err, &f) {
+		return f.class
+	}
+	return failMalformed
 }
 
 // interrupt ends the call under way.
 func (w *worker) interrupt() {
-	for _, c := range w.conns {
-		c.interrupt()
+	for _, conns := range w.conns {
+		for _, c := range conns {
+			c.interrupt()
+		}
 	}
 }
 

@@ -21,8 +21,8 @@ type Outcome struct {
 	Classes  map[string]int64 `json:"errors_by_class,omitempty"`
 	// Cut2xx are the errors whose head said 2xx: they are in OK2xx as well.
 	Cut2xx int64 `json:"cut_2xx"`
-	// Unknown are the errors that came before any head: whether the call was
-	// answered and charged cannot be known here.
+	// Unknown are the errors that came after the request was sent and before any
+	// head: whether the call was answered and charged cannot be known here.
 	Unknown int64 `json:"unknown"`
 
 	Streams          int64 `json:"streams"`           // 2xx answers to scenarios that stream
@@ -139,6 +139,7 @@ func (t *tally) fail(err error) {
 	if f := (*failure)(nil); errors.As(err, &f) {
 		class = f.class
 		switch {
+		case f.status == 0 && class == failDial: // nothing was sent
 		case f.status == 0:
 			t.out.Unknown++
 		case f.status/100 == 2:

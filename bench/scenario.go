@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -47,6 +48,13 @@ type Scenario struct {
 	// Stream says that the answer is an event stream that has to be complete:
 	// one without its last event counts as a failed stream.
 	Stream bool
+	// Hosts, when given, are the host:port addresses the calls go to, one after
+	// the other, in place of the URL's own; the Host field stays the URL's. A
+	// call whose connection is refused goes to the next, and only such a call.
+	Hosts []string
+	// LeaveAfter has the client of a stream close the connection after so many
+	// events; 0: it stays to the end.
+	LeaveAfter int
 	// Subscription and Units say what a 2xx answer is expected to charge; they
 	// are for [Check].
 	Subscription string
@@ -80,6 +88,14 @@ func (s *Scenario) Validate() error {
 	}
 	if s.Weight < 0 {
 		faults = append(faults, errors.New("its weight must not be negative"))
+	}
+	for _, h := range s.Hosts {
+		if _, _, err := net.SplitHostPort(h); err != nil {
+			faults = append(faults, fmt.Errorf("host %q must have the form host:port: %w", h, err))
+		}
+	}
+	if s.LeaveAfter < 0 || s.LeaveAfter > 0 && !s.Stream {
+		faults = append(faults, errors.New("to leave after so many events it must be a stream, and the number not be negative"))
 	}
 	for _, h := range s.Headers {
 		if name, _, ok := strings.Cut(h, ":"); !ok || strings.TrimSpace(name) == "" || strings.ContainsAny(h, "\r\n") {
@@ -142,6 +158,14 @@ func (s Scenario) prepare() (*prepared, error) {
 		}
 	}
 	return p, nil
+}
+
+// addrs are the addresses the calls go to.
+func (p *prepared) addrs() []string {
+	if len(p.Hosts) > 0 {
+		return p.Hosts
+	}
+	return []string{p.addr}
 }
 
 func (s *Scenario) headers() []header {

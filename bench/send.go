@@ -15,9 +15,10 @@ import (
 type answer struct {
 	u        *Upstream
 	steer    steer
-	llm      bool // counts towards the usage sums
-	reported bool // the body holds a usage figure
-	running  bool // it goes on after the handler returned
+	id       string // X-Request-Id, where somebody wants to know
+	llm      bool   // counts towards the usage sums
+	reported bool   // the body holds a usage figure
+	running  bool   // it goes on after the handler returned
 }
 
 // fail answers with an OpenAI error. Steering still applies to how it is sent.
@@ -39,9 +40,9 @@ func (a *answer) send(ctx *fasthttp.RequestCtx, contentType string, body []byte)
 	if bodiless {
 		body, contentType = nil, ""
 	}
-	a.count(ctx.URI().PathOriginal())
+	a.count(ctx)
 	if a.llm && s.status/100 == 2 {
-		a.u.stats.usage(s.tokens, a.reported && s.breakAfter == breakNever && !bodiless)
+		a.usage(a.reported && s.breakAfter == breakNever && !bodiless)
 	}
 	if s.raw() {
 		a.hijack(ctx, func(w *rawWriter) {
@@ -70,11 +71,11 @@ func (a *answer) stream(ctx *fasthttp.RequestCtx, e *eventStream) {
 	if s.encoding != "" {
 		e.compact = newCompressor(s.encoding)
 	}
-	a.count(ctx.URI().PathOriginal())
+	a.count(ctx)
 	u := a.u
 	u.stats.add(func(st *Stats) { st.Streams++ })
 	e.done = func(e *eventStream, finished bool) {
-		u.stats.usage(s.tokens, e.reported)
+		a.usage(e.reported)
 		if finished {
 			u.stats.add(func(st *Stats) { st.Finished++ })
 		}
@@ -96,7 +97,31 @@ func (a *answer) stream(ctx *fasthttp.RequestCtx, e *eventStream) {
 	ctx.Response.SetBodyStream(e, -1)
 }
 
-func (a *answer) count(path []byte) { a.u.stats.answered(path, a.steer.status) }
+// count counts the answer and tells of it; its head follows.
+func (a *answer) count(ctx *fasthttp.RequestCtx) {
+	path := ctx.URI().PathOriginal()
+	a.u.stats.answered(path, a.steer.status)
+	cfg := &a.u.cfg
+	if cfg.OnUsage != nil {
+		a.id = string(ctx.Request.Header.Peek("X-Request-Id"))
+	}
+	if cfg.OnAnswer != nil {
+		cfg.OnAnswer(Answer{RequestID: string(ctx.Request.Header.Peek("X-Request-Id")), Path: string(path), Status: a.steer.status})
+	}
+}
+
+// usage counts what a 2xx answer of an LLM endpoint reported of its tokens.
+func (a *answer) usage(reported bool) {
+	a.u.stats.usage(a.steer.tokens, reported)
+	if a.u.cfg.OnUsage == nil {
+		return
+	}
+	tokens := int64(0)
+	if reported {
+		tokens = a.steer.tokens.total()
+	}
+	a.u.cfg.OnUsage(a.id, tokens)
+}
 
 // head sets what fasthttp writes before the body.
 func (a *answer) head(ctx *fasthttp.RequestCtx, contentType string) {

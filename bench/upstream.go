@@ -23,6 +23,20 @@ type UpstreamConfig struct {
 	// OnRequest, when set, sees every request but those under /mock/ before it
 	// is answered. It must not keep anything of ctx.
 	OnRequest func(ctx *fasthttp.RequestCtx)
+	// OnAnswer, when set, sees every answer just before its head is written, but
+	// not a 400 to a request the mock cannot honour.
+	OnAnswer func(Answer)
+	// OnUsage, when set, sees what each 2xx answer of an LLM endpoint reported
+	// of its tokens, 0 for none: with the answer, or before the end of a stream
+	// is written.
+	OnUsage func(requestID string, tokens int64)
+}
+
+// Answer is one answer of the mock upstream.
+type Answer struct {
+	RequestID string // X-Request-Id of the request
+	Path      string
+	Status    int
 }
 
 // Upstream is the mock upstream. It is safe for concurrent use.
