@@ -120,6 +120,13 @@ func TestEveryChangeIsInTheNextSnapshot(t *testing.T) {
 			{"API key disabled (KEY-7)", func() {
 				h.call(buyer, http.MethodPatch, "/api-keys/"+key, map[string]any{"enabled": false}).want(200)
 			}, func(s *directory.Snapshot) bool { return len(s.APIKeys) == 0 }},
+			{"API key enabled", func() {
+				h.call(buyer, http.MethodPatch, "/api-keys/"+key, map[string]any{"enabled": true}).want(200)
+			}, func(s *directory.Snapshot) bool { return len(s.APIKeys) == 1 }},
+			{
+				"API key deleted (KEY-7)", func() { h.call(buyer, http.MethodDelete, "/api-keys/"+key, nil).want(204) },
+				func(s *directory.Snapshot) bool { return len(s.APIKeys) == 0 },
+			},
 			{
 				"product withdrawn", func() { post(seller, "/products/"+prod+"/unpublish", nil).want(200) },
 				func(s *directory.Snapshot) bool { return find(s, prod) == nil },
@@ -134,7 +141,9 @@ func TestEveryChangeIsInTheNextSnapshot(t *testing.T) {
 			// A gateway that waits gets it by itself, at once.
 			got := make(chan *directory.Snapshot, 1)
 			go func() {
-				snap, err := h.Source().Next(t.Context(), last.Version)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				snap, err := h.Source().Next(ctx, last.Version)
 				if err != nil {
 					t.Error(err)
 				}
@@ -185,7 +194,9 @@ func TestAnotherProcessIsHeard(t *testing.T) {
 	one.ok(err)
 	got := make(chan *directory.Snapshot, 1)
 	go func() {
-		next, err := one.Source().Next(t.Context(), snap.Version)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		next, err := one.Source().Next(ctx, snap.Version)
 		if err != nil {
 			t.Error(err)
 		}

@@ -36,15 +36,17 @@ func TestFeedBringsEveryChange(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, h *harness) {
 		srv := feedServer(h)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
 		file := filepath.Join(t.TempDir(), "directory.sealed")
 		cfg := feed.Config{AdminURL: srv.URL + "/", Secret: feedSecret, File: file, Now: h.now}
 		src, err := feed.NewSource(cfg)
 		h.ok(err)
-		first, err := src.Next(t.Context(), 0)
+		first, err := src.Next(ctx, 0)
 		h.ok(err)
 		got := make(chan *directory.Snapshot, 1)
 		go func() {
-			next, err := src.Next(t.Context(), first.Version)
+			next, err := src.Next(ctx, first.Version)
 			if err != nil {
 				t.Error(err)
 			}
@@ -54,7 +56,7 @@ func TestFeedBringsEveryChange(t *testing.T) {
 		next := <-got
 		want := h.snapshot(0)
 		for next != nil && next.Version < want.Version {
-			next, err = src.Next(t.Context(), next.Version)
+			next, err = src.Next(ctx, next.Version)
 			h.ok(err)
 		}
 		if next == nil || next.Products[0].ID != g.product.ID || next.Products[0].Upstreams[0].Headers[0].Value != "upstream-secret-value" {
@@ -73,12 +75,12 @@ func TestFeedBringsEveryChange(t *testing.T) {
 		srv.Close()
 		again, err := feed.NewSource(cfg)
 		h.ok(err)
-		kept, err := again.Next(t.Context(), 0)
+		kept, err := again.Next(ctx, 0)
 		h.ok(err)
 		if d := cmp.Diff(next, kept); d != "" {
 			t.Error(d)
 		}
-		if _, err := again.Next(t.Context(), kept.Version); err == nil {
+		if _, err := again.Next(ctx, kept.Version); err == nil {
 			t.Error("the admin role is away, and nobody was told")
 		}
 	})
