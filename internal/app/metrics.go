@@ -142,16 +142,21 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 // watch refreshes the figures until ctx ends.
 func (c *control) watch(ctx context.Context) {
 	for ctx.Err() == nil {
+		began := time.Now()
 		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
 			c.app.log.Warn("the ledger could not be reconciled", "error", err)
 		}
-		pause(ctx, figuresEvery)
+		pause(ctx, max(figuresEvery, figuresShare*time.Since(began)))
 	}
 }
 
-// figuresEvery is how often the figures are looked up; it costs one read of the
-// quota store and one of the usage store for each subscription.
-const figuresEvery = 15 * time.Second
+// The figures cost two reads of the quota store and a sum over all usage rows
+// for each subscription. They are looked up this often, and never for more than
+// one part of the time in figuresShare.
+const (
+	figuresEvery = 15 * time.Second
+	figuresShare = 50
+)
 
 func (c *control) refresh(ctx context.Context) error {
 	rec, err := reconciler{c}.Reconcile(ctx)

@@ -47,7 +47,8 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{
 		Node: cfg.Node, Consumers: []string{consumerUsage, consumerQuota},
 		SegmentSize: int(cfg.Journal.Segment), SyncEvery: cfg.Journal.SyncInterval, Strict: cfg.Journal.Strict,
-		Now: a.now, Log: a.log,
+		FrontDir: cfg.Journal.FrontDir,
+		Now:      a.now, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -131,6 +132,8 @@ func (a *App) openShipping(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
+	// A row must not outlive a crash of the machine that its record does not.
+	cursor.DurableOnly()
 	n.shipper = metering.NewShipper(cursor, sink, metering.ShipperOptions{Now: a.now, Log: a.log})
 	return nil
 }
@@ -244,6 +247,9 @@ func (n *node) settle(ctx context.Context) error {
 	}
 	n.stopShipping()
 	<-n.shipping
+	if err := n.journal.Sync(ctx); err != nil {
+		n.app.log.Error("the journal is not on disk", "error", err)
+	}
 	if err := n.ship(ctx); err != nil {
 		n.app.log.Warn("usage records are shipped at the next start", "error", err)
 	}

@@ -143,6 +143,12 @@ type Journal struct {
 	// SyncInterval of the background fdatasync: the window a power loss may
 	// take. Default 20ms.
 	SyncInterval time.Duration `koanf:"sync_interval"`
+	// FrontDir is where records go first. Empty (default): beside the segments,
+	// which survive all but a crash of the machine. A folder on a tmpfs, such as
+	// /dev/shm/tollgate, keeps a stalling disk away from every answer; in a
+	// container it must outlive the container, or what was not copied is lost
+	// with it.
+	FrontDir string `koanf:"front_dir"`
 	// Strict makes each answer wait for the disk. Default false; costs one
 	// fdatasync per group of calls.
 	Strict bool `koanf:"strict"`
