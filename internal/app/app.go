@@ -214,6 +214,10 @@ func (a *App) serve() {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
+	if a.control != nil {
+		// Long polls of gateways would hold the stop up.
+		a.http.RegisterOnShutdown(a.control.server.Close)
+	}
 	run := func(name string, serve func(net.Listener) error, ln net.Listener) {
 		if ln == nil {
 			return
