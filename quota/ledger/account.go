@@ -267,6 +267,11 @@ func (a *Account) ApplyGrant(env Env, g lot.Grant) bool {
 		return false
 	}
 	now, _ := a.tick(env, 0)
+	if a.Run == "" {
+		// Should the first report be lost with its server, the next server is
+		// known to be another one.
+		a.Run = env.Run
+	}
 	a.evaluate(now)
 	return true
 }
@@ -300,6 +305,9 @@ func (a *Account) define(env Env, g lot.Grant) bool {
 func (a *Account) Restore(env Env, g lot.Grant, floor []quota.Floor, learn int64) {
 	now, _ := a.tick(env, 0)
 	a.define(env, g)
+	if a.Run == "" {
+		a.Run = env.Run
+	}
 	for _, f := range floor {
 		b := a.bucket(g.ID, quota.PeriodAt(&g, f.From).From)
 		b.Min = max(b.Min, f.Used)

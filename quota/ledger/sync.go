@@ -16,10 +16,13 @@ func (a *Account) Sync(env Env, req *quota.SyncRequest) (reply *quota.SyncReply,
 	inc := req.Incarnation.String()
 	ttl := req.TTL.Milliseconds()
 	reply = &quota.SyncReply{Now: now, Skewed: skewed}
-	if env.Run != a.Run {
-		if a.Run != "" {
-			a.Learn = max(a.Learn, now+ttl)
-		}
+	another := a.Run != "" && env.Run != a.Run
+	if another && !skewed {
+		a.Learn = max(a.Learn, now+ttl)
+	}
+	if !another || !skewed {
+		// A clock that stands still cannot time the relearning: the next report
+		// begins it, and until then nothing is granted.
 		a.Run = env.Run
 	}
 	node := a.node(inc)
@@ -36,7 +39,7 @@ func (a *Account) Sync(env Env, req *quota.SyncRequest) (reply *quota.SyncReply,
 		if !skewed {
 			a.reclaimOverdue(now, inc, req.Quarantine.Milliseconds())
 		}
-		reply.Learning = now < a.Learn
+		reply.Learning = now < a.Learn || a.Run != env.Run
 		for _, d := range req.Demands {
 			unmet := a.grant(inc, now, d, reply.Learning)
 			recall = recall || unmet

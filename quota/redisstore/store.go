@@ -163,10 +163,10 @@ func (s *Store) CloseIncarnation(ctx context.Context, req *quota.CloseRequest) e
 		args = append(args, c.Lot, c.From, 0, c.Used, 0)
 	}
 	v, err := s.runConfirmed(ctx, closeScript, req.Subscription, args...)
-	if errors.Is(err, errUnconfirmed) {
-		err = nil // a use that is forgotten is told again
-	}
 	s.announceReply(ctx, req.Subscription, v)
+	if errors.Is(err, errUnconfirmed) && !req.Final {
+		return nil // the node that is alive tells it again
+	}
 	return err
 }
 
@@ -222,7 +222,7 @@ func (s *Store) grant(ctx context.Context, g lot.Grant, floor []quota.Floor, lea
 	if s.opt.Now != nil {
 		now = s.opt.Now()
 	}
-	args := []any{s.clock(), g.Subscription, g.ID, packLot(&g), packBounds(&g, now.UnixMilli()), g.Version, string(text), learn, quota.PeriodAt(&g, now.UnixMilli()).From}
+	args := []any{s.clock(), g.Subscription, g.ID, packLot(&g), packBounds(&g, now.UnixMilli()), g.Version, string(text), learn, quota.PeriodAt(&g, now.UnixMilli()).From, s.runID()}
 	for _, f := range floor {
 		args = append(args, quota.PeriodAt(&g, f.From).From, f.Used)
 	}

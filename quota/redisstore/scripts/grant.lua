@@ -1,6 +1,6 @@
 -- GRANT: clock, subscription, lot, its packed form without folded_to and
 -- bounds, its bounds, its version, the grant as JSON, learn ("" for none), the
--- start of the period that is open, then what is known to have been used as
+-- start of the period that is open, run, then what is known to have been used as
 -- from, used.
 local subscription, id, version, learn = ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[8]
 local current = tonumber(ARGV[9])
@@ -27,8 +27,11 @@ if not old or version > old.version then
     end
   end
 end
+-- Should the first report be lost with its server, the next server is known to
+-- be another one.
+if not meta.run then setmeta('run', serverrun(ARGV[10])) end
 if learn ~= '' then
-  for i = 10, #ARGV, 2 do
+  for i = 11, #ARGV, 2 do
     local b = bucket(id, tonumber(ARGV[i]))
     b.min = max(b.min, tonumber(ARGV[i + 1]))
   end

@@ -57,6 +57,12 @@ local function tick(caller)
   return skewed
 end
 
+-- The identity of this server, or what a test says it is.
+local function serverrun(given)
+  if given ~= '' then return given end
+  return string.match(call('INFO', 'server'), 'run_id:(%x+)')
+end
+
 -- lots: unit:amount:effective:expires:flags:version:folded_to:bounds
 local lots = {}
 local function parselot(id, text)

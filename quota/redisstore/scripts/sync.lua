@@ -25,12 +25,12 @@ if next(lots) == nil and count == 0 and ARGV[8] == '' and not meta.ver then
 end
 loadnodes()
 
-local run = ARGV[2]
-if run == '' then run = string.match(call('INFO', 'server'), 'run_id:(%x+)') end
-if meta.run ~= run then
-  if meta.run then setmeta('learn', num(max(metanum('learn'), clock + ttl))) end
-  setmeta('run', run)
-end
+local run = serverrun(ARGV[2])
+local another = meta.run and meta.run ~= run
+if another and not skewed then setmeta('learn', num(max(metanum('learn'), clock + ttl))) end
+-- A clock that stands still cannot time the relearning: the next report begins
+-- it, and until then nothing is granted.
+if not another or not skewed then setmeta('run', run) end
 
 -- The buckets and counters of the open lots, read at once.
 local open = openlots(clock)
@@ -87,7 +87,7 @@ if not closed then
   n.deadline = clock + ttl
   supersede(inc)
   if not skewed then reclaimoverdue(inc, quarantine) end
-  learning = clock < metanum('learn')
+  learning = clock < metanum('learn') or meta.run ~= run
   for i = demands_at, #ARGV, 4 do
     if grant(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])) then
       recall = true
