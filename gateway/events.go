@@ -42,6 +42,7 @@ func (r *relay) feed(b []byte) error {
 			r.keep(seg)
 		case isBlankLine(line):
 			// The event ends here: judge it before its last byte is delivered.
+			r.pending = len(r.out) + len(r.event) + len(seg) + len(b)
 			drop, err := r.dispatch()
 			if err != nil {
 				return err
@@ -54,6 +55,7 @@ func (r *relay) feed(b []byte) error {
 		case !r.big && isDoneLine(line):
 			// Some clients act on this line without waiting for the blank one.
 			r.done = true
+			r.pending = len(r.out) + len(r.event) + len(seg) + len(b)
 			if err := r.c.settle(); err != nil {
 				return err
 			}
@@ -173,6 +175,7 @@ func (r *relay) dispatch() (drop bool, err error) {
 // regularly. It is the client's to judge whether that is an event.
 func (r *relay) finish() {
 	if len(r.line) > 0 && !r.cut {
+		r.done = r.done || isDoneLine(r.line)
 		r.takeLine(r.line)
 	}
 	drop, err := r.dispatch()

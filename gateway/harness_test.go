@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +172,9 @@ func (l *ledger) idle() {
 	}
 }
 
+// volatile is what differs between two answers of the mock.
+var volatile = regexp.MustCompile(`("(?:id|created|created_at|item_id)":)(?:"[^"]*"|\d+)`)
+
 const (
 	pepper     = "test pepper"
 	callKey    = "sk-calls-0123456789"
@@ -228,6 +232,7 @@ type fixture struct {
 	reg     *prometheus.Registry
 	client  *http.Client
 	logs    *logBuffer
+	mockURL string
 }
 
 // logBuffer keeps what was logged, at every level.
@@ -259,7 +264,7 @@ func start(t testing.TB, change func(*gateway.Config, *directory.Snapshot)) *fix
 	}
 	t.Cleanup(func() { _ = mock.Close() })
 	f := startAt(t, upURL, change)
-	f.mock = mock
+	f.mock, f.mockURL = mock, upURL
 	return f
 }
 

@@ -182,28 +182,32 @@ func amount(v gjson.Result) int64 {
 }
 
 // rewrite appends to dst the body with the model replaced by upstreamModel and,
-// when askUsage is set, with stream_options.include_usage true; every other
-// byte stands as the client sent it (LLM-35). It returns body itself when
+// when askUsage is set, with stream_options.include_usage true (LLM-35), or with
+// stream_options null where nothing is streamed (LLM-13); every other byte
+// stands as the client sent it. It returns body itself when
 // nothing has to change.
 func (p *payload) rewrite(dst, body []byte, upstreamModel string, askUsage bool) []byte {
 	type edit struct {
 		from, to int
 		text     []byte
 	}
-	var edits [3]edit
+	var edits [2]edit
 	n := 0
 	if upstreamModel != "" && p.model1 > 0 && upstreamModel != p.model {
 		edits[n] = edit{p.model0, p.model1, gjson.AppendJSONString(nil, upstreamModel)}
 		n++
 	}
-	if askUsage && !p.wantsUsage {
-		switch {
-		case p.opts1 == 0:
-			at := bytes.IndexByte(body, '{') + 1
-			edits[n] = edit{at, at, []byte(`"stream_options":{"include_usage":true},`)}
-		default:
-			edits[n] = edit{p.opts0, p.opts1, askedOptions(body[p.opts0:p.opts1], p.optsObject)}
-		}
+	switch {
+	case !p.stream && p.opts1 > 0 && string(body[p.opts0:p.opts1]) != "null":
+		edits[n] = edit{p.opts0, p.opts1, []byte("null")} // LLM-13: it is ignored, and no error
+		n++
+	case !askUsage || p.wantsUsage:
+	case p.opts1 == 0:
+		at := bytes.IndexByte(body, '{') + 1
+		edits[n] = edit{at, at, []byte(`"stream_options":{"include_usage":true},`)}
+		n++
+	default:
+		edits[n] = edit{p.opts0, p.opts1, askedOptions(body[p.opts0:p.opts1], p.optsObject)}
 		n++
 	}
 	if n == 0 {

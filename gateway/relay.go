@@ -37,7 +37,8 @@ type relay struct {
 	parse  bool     // the events are looked into
 	eventParser
 
-	rest []byte // what Read has not handed out yet
+	pending int    // bytes on their way out when the call is settled
+	rest    []byte // what Read has not handed out yet
 }
 
 // SupportsBodyWriteTo tells fasthttp to use WriteTo.
@@ -108,6 +109,7 @@ func (r *relay) step() ([]byte, error) {
 	if b := r.head; b != nil {
 		r.head = nil
 		if r.err != nil {
+			r.pending = len(b)
 			return b, r.end(r.err)
 		}
 		if len(b) > 0 {
@@ -130,6 +132,7 @@ func (r *relay) step() ([]byte, error) {
 			b = r.out
 		}
 		if err != nil {
+			r.pending = len(b)
 			err = r.end(err)
 			if r.parse {
 				b = r.out
@@ -151,6 +154,7 @@ func (r *relay) end(err error) error {
 		c.incomplete = true
 	case r.parse:
 		r.finish()
+		r.pending = len(r.out)
 		if !r.done && (c.family.takesStreamOptions() || c.family == familyResponses) {
 			c.incomplete = true // LLM-38
 		}

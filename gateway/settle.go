@@ -50,7 +50,7 @@ func (c *call) fillRecord(status int, finished time.Time) {
 	if !c.firstByte.IsZero() {
 		r.FirstByte = c.firstByte.Sub(c.start)
 	}
-	r.BytesIn, r.BytesOut = int64(len(c.body))+c.upload.n, c.bytesOut
+	r.BytesIn, r.BytesOut = int64(len(c.body))+c.upload.n, c.bytesOut+int64(c.stream.pending)
 }
 
 // settle judges the call by the upstream's status and resolves its hold, once.
