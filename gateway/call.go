@@ -201,20 +201,15 @@ func (c *call) ensureResolved() {
 	c.ex.Close()
 	if c.hold != nil && !c.resolved {
 		c.resolved = true
-		c.hold.Release()
+		c.release()
 	}
 }
 
 // abandon resolves everything after a panic. The hold is given back: whether
 // the call would have counted is not known, and the client gets an error.
 func (c *call) abandon() {
+	defer func() { c.caught("abandon a call", recover()) }()
 	c.escaped = false
-	defer func() {
-		// A second panic here would take the process down.
-		if r := recover(); r != nil {
-			c.g.log.Error("panic while a call was abandoned", "request_id", c.idString())
-		}
-	}()
 	c.ensureResolved()
 }
 
@@ -228,7 +223,7 @@ func (c *call) refuse(ref refusal) {
 	if c.who.account != nil && (forwarded && c.g.cfg.RecordFailed || !forwarded && c.g.cfg.RecordRefused) {
 		c.fillRecord(status, c.g.now())
 		c.rec.Reason = ref.reason.String()
-		c.g.recorder.Note(&c.rec)
+		c.keep()
 	}
 }
 

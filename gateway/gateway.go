@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -261,8 +260,7 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 
 // panicked ends a call whose handler panicked. The call is not used again.
 func (g *Gateway) panicked(c *call, r any) {
-	g.metrics.panics.Inc()
-	g.log.Error("panic in a request handler", "request_id", c.idString(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	c.caught("handle a request", r)
 	c.abandon()
 	if c.ctx == nil {
 		return // the connection was taken over; it closes

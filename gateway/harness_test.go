@@ -36,6 +36,8 @@ type ledger struct {
 	admitErr  error
 	settleErr error
 	onSettle  func(*usage.Record)
+	onAdmit   func()
+	onNote    func()
 	changed   *sync.Cond
 }
 
@@ -46,6 +48,9 @@ func newLedger(t testing.TB) *ledger {
 }
 
 func (l *ledger) Admit(sub string, units []usage.Unit, est usage.Units, at time.Time) (gateway.Hold, error) {
+	if l.onAdmit != nil {
+		l.onAdmit()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.admitErr != nil {
@@ -62,6 +67,9 @@ func (l *ledger) Admit(sub string, units []usage.Unit, est usage.Units, at time.
 }
 
 func (l *ledger) Note(rec *usage.Record) {
+	if l.onNote != nil {
+		l.onNote()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.notes = append(l.notes, *rec)

@@ -3,9 +3,7 @@ package gateway
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,11 +91,8 @@ var errRelay = errors.New("gateway: the relay failed")
 
 // recovered turns a panic in the relay into a broken answer.
 func (r *relay) recovered(err *error) {
-	if p := recover(); p != nil {
-		c := r.c
-		c.g.metrics.panics.Inc()
-		c.g.log.Error("panic in a relay", "request_id", c.idString(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		c.incomplete = true
+	if r.c.caught("relay an answer", recover()) {
+		r.c.incomplete = true
 		r.err = errRelay
 		*err = errRelay
 	}
@@ -109,8 +104,7 @@ func (r *relay) step() ([]byte, error) {
 	if b := r.head; b != nil {
 		r.head = nil
 		if r.err != nil {
-			r.pending = len(b)
-			return b, r.end(r.err)
+			return r.end(b, r.err)
 		}
 		if len(b) > 0 {
 			return b, nil
@@ -132,12 +126,7 @@ func (r *relay) step() ([]byte, error) {
 			b = r.out
 		}
 		if err != nil {
-			r.pending = len(b)
-			err = r.end(err)
-			if r.parse {
-				b = r.out
-			}
-			return b, err
+			return r.end(b, err)
 		}
 		if len(b) > 0 {
 			return b, nil
@@ -145,33 +134,40 @@ func (r *relay) step() ([]byte, error) {
 	}
 }
 
-// end is called once when the upstream's answer ended. It settles the call and
-// returns the error the client's answer ends with.
-func (r *relay) end(err error) error {
+// end is called once, when the upstream's answer ended. It settles the call and
+// returns last, the last bytes to deliver, and the error the client's answer
+// ends with. What cannot be recorded is not completed.
+func (r *relay) end(last []byte, err error) ([]byte, error) {
 	c := r.c
 	switch {
 	case err != io.EOF:
 		c.incomplete = true
 	case r.parse:
 		r.finish()
-		r.pending = len(r.out)
+		last = r.out
 		if !r.done && (c.family.takesStreamOptions() || c.family == familyResponses) {
 			c.incomplete = true // LLM-38
 		}
 	}
 	r.readScan()
+	r.pending = len(last)
 	serr := c.settle()
 	switch {
+	case serr != nil && !r.parse:
+		last, err = nil, serr
 	case serr != nil:
 		r.failEvent(ReasonJournal)
-		err = serr
+		last, err = r.out, serr
 	case err != io.EOF:
 		r.failEvent(ReasonUpstream)
+		if r.parse {
+			last = r.out
+		}
 	default:
 		c.copyTrailers()
 	}
 	r.err = err
-	return err
+	return last, err
 }
 
 func (r *relay) readScan() {

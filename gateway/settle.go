@@ -67,10 +67,10 @@ func (c *call) settle() error {
 	c.fillRecord(status, now)
 	c.rec.Rule = rule
 	if !counted {
-		c.hold.Release()
+		c.release()
 		if c.g.cfg.RecordFailed {
 			c.rec.Reason = "status"
-			c.g.recorder.Note(&c.rec)
+			c.keep()
 		}
 		return nil
 	}
@@ -103,19 +103,41 @@ func (c *call) settle() error {
 // errSettlePanic says that the hold's Settle panicked.
 var errSettlePanic = errors.New("gateway: settling the call panicked")
 
-// charge settles the hold. A panic in there is an error like others: it may
-// come after the answer has begun, on a goroutine where nothing else would stop
-// it. The hold is released then, which does nothing if it was charged.
+// The three below are called on goroutines and at moments where nothing else
+// would stop a panic of what the gateway was given from taking the process down.
+
+// charge settles the hold. A panic in there is an error like others, and the
+// hold is released, which does nothing if it was charged.
 func (c *call) charge() (err error) {
 	defer func() {
-		if r := recover(); r != nil {
-			c.g.metrics.panics.Inc()
-			c.g.log.Error("panic while a call was settled", "request_id", c.idString(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			c.hold.Release()
+		if c.caught("settle a call", recover()) {
+			c.release()
 			err = errSettlePanic
 		}
 	}()
 	return c.hold.Settle(&c.rec)
+}
+
+// release gives the hold back.
+func (c *call) release() {
+	defer func() { c.caught("release a hold", recover()) }()
+	c.hold.Release()
+}
+
+// keep hands an uncharged record to the recorder.
+func (c *call) keep() {
+	defer func() { c.caught("note a record", recover()) }()
+	c.g.recorder.Note(&c.rec)
+}
+
+// caught reports whether there was a panic, after counting and logging it.
+func (c *call) caught(doing string, panicked any) bool {
+	if panicked == nil {
+		return false
+	}
+	c.g.metrics.panics.Inc()
+	c.g.log.Error("panic", "doing", doing, "request_id", c.idString(), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+	return true
 }
 
 func metersTokens(units []usage.Unit) bool {

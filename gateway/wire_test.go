@@ -8,11 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/bench"
 )
@@ -264,4 +268,58 @@ func heap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func readFull(r io.Reader, b []byte) (int, error) { return io.ReadFull(r, b) }
+
+// unchunk takes the frames of chunks out of what is left of a chunked body.
+func unchunk(s string) string {
+	return chunkFrame.ReplaceAllString(s, "")
+}
+
+var chunkFrame = regexp.MustCompile(`(\r\n)?[0-9a-f]+\r\n`)
+
+// broken makes a streamed chat call and returns what came of its body, and how
+// it ended.
+func (f *fixture) broken(body string, header ...string) (string, error) {
+	f.t.Helper()
+	req, err := http.NewRequest("POST", f.url+"/v1/infers/"+callInfer+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+callKey)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var b strings.Builder
+	_, err = io.Copy(&b, resp.Body)
+	return b.String(), err
+}
+
+// gauge is the value of a metric without labels.
+func gauge(t testing.TB, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		m := f.GetMetric()[0]
+		if c := m.GetCounter(); c != nil {
+			return c.GetValue()
+		}
+		return m.GetGauge().GetValue()
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
 }
