@@ -126,7 +126,7 @@ func (c *call) relayWhole(limit int) refusal {
 		case err != nil:
 			return c.brokeOff()
 		case total > limit:
-			c.stream.scan = newScanner(resp.Body())
+			c.stream.scan = newAnswerScan(string(c.ex.Response.Header.ContentEncoding()), resp.Body())
 			return c.relayStream(bytes.Clone(resp.Body()))
 		}
 	}
@@ -143,16 +143,21 @@ func (c *call) brokeOff() refusal {
 	return refusal{reason: ReasonUpstream}
 }
 
+// maxUnpack bounds how far a packed answer is unpacked, against bombs.
+const maxUnpack = 64 << 20
+
 // readUsage takes the usage out of a whole JSON answer.
 func (c *call) readUsage(body []byte) {
-	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 {
-		r, err := newDecoder(string(coding), &byteReader{b: body})
-		if err != nil {
+	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
+		var s scanner
+		d, err := newDecoder(string(coding), &byteReader{b: body})
+		if err != nil || !s.readFrom(d, maxUnpack) {
 			return
 		}
-		if body, err = readAll(nil, r, int64(c.g.cfg.MaxAnswerBuffer)*8); err != nil {
-			return
+		if rep, ok := s.report(); ok {
+			c.usage.merge(rep)
 		}
+		return
 	}
 	if rep, ok := findUsage(body); ok {
 		c.usage.merge(rep)
@@ -170,9 +175,6 @@ func (c *call) relayStream(head []byte) refusal {
 	if r.buf == nil {
 		r.buf = buffers.Get().(*[]byte)
 	}
-	if r.scan != nil {
-		c.unpackForScan()
-	}
 	if len(c.sub.Units) == 1 && !metersTokens(c.sub.Units) && !r.events {
 		if counted, _ := judge(c.sub.Mode, c.ex.Response.StatusCode(), c.g.now(), c.g.cfg.PerCallSwitch); counted {
 			// The unit is held; it is charged before the last byte leaves.
@@ -181,14 +183,6 @@ func (c *call) relayStream(head []byte) refusal {
 	}
 	c.send(c.ex.Response.Header.ContentLength())
 	return refusal{}
-}
-
-// unpackForScan gives up looking into a compressed answer that is too long to
-// be read whole.
-func (c *call) unpackForScan() {
-	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
-		c.stream.scan = nil
-	}
 }
 
 // relayEvents relays a stream of events, looking into each.

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"bufio"
+	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
 	"fmt"
@@ -21,7 +23,7 @@ func newDecoder(coding string, r io.Reader) (io.Reader, error) {
 	case "gzip", "x-gzip":
 		return &lazyDecoder{open: func() (io.Reader, error) { return gzip.NewReader(r) }}, nil
 	case "deflate":
-		return &lazyDecoder{open: func() (io.Reader, error) { return zlib.NewReader(r) }}, nil
+		return &lazyDecoder{open: func() (io.Reader, error) { return openDeflate(r) }}, nil
 	case "br":
 		return brotli.NewReader(r), nil
 	case "zstd":
@@ -32,6 +34,20 @@ func newDecoder(coding string, r io.Reader) (io.Reader, error) {
 		return &zstdReader{d}, nil
 	}
 	return nil, fmt.Errorf("content coding %q is not known", coding)
+}
+
+// openDeflate opens what is called deflate: the zlib format, or the bare stream
+// that some servers send under that name (RFC 9110 section 8.4.1.2).
+func openDeflate(r io.Reader) (io.Reader, error) {
+	br := bufio.NewReader(r)
+	head, err := br.Peek(2)
+	if err != nil {
+		return nil, err
+	}
+	if head[0]&15 == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
+		return zlib.NewReader(br)
+	}
+	return flate.NewReader(br), nil
 }
 
 // lazyDecoder opens its decoder at the first read: gzip and zlib read their

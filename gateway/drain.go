@@ -39,7 +39,6 @@ func (c *call) readOn(limit int64) {
 		b, err = r.step()
 		if limit -= int64(len(b)); limit < 0 && err == nil {
 			c.incomplete = true
-			r.readScan()
 			return
 		}
 	}

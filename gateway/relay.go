@@ -30,9 +30,9 @@ type relay struct {
 	err  error     // the end: io.EOF, or why it broke
 	ends atomic.Bool
 
-	events bool     // the answer is a stream of events
-	scan   *scanner // looks for usage in a long plain answer
-	parse  bool     // the events are looked into
+	events bool        // the answer is a stream of events
+	scan   *answerScan // looks for usage in a long plain answer
+	parse  bool        // the events are looked into
 	eventParser
 
 	pending int    // bytes on their way out when the call is settled
@@ -170,13 +170,15 @@ func (r *relay) end(last []byte, err error) ([]byte, error) {
 	return last, err
 }
 
+// readScan ends the scan and takes what it found.
 func (r *relay) readScan() {
 	if r.scan == nil {
 		return
 	}
-	if rep, ok := r.scan.report(); ok {
+	if rep, ok := r.scan.stop(); ok {
 		r.c.usage.merge(rep)
 	}
+	r.scan = nil
 }
 
 // failEvent appends an error event, which makes every OpenAI SDK raise
@@ -210,7 +212,6 @@ func (r *relay) Close() error {
 			return nil
 		}
 		c.incomplete = true
-		r.readScan()
 	}
 	c.close()
 	return nil
@@ -219,6 +220,7 @@ func (r *relay) Close() error {
 // close settles a call whose relay has ended, if that was not done yet, and
 // gives its exchange back. METER-10: what began as 2xx counts.
 func (c *call) close() {
+	c.stream.readScan()
 	_ = c.settle() // it has logged and counted its failure; the answer is broken already
 	c.note(c.ex.Response.StatusCode())
 	c.ex.Close()

@@ -1,6 +1,13 @@
 package gateway
 
-import "github.com/tidwall/gjson"
+import (
+	"errors"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/tidwall/gjson"
+)
 
 // scanner finds the usage object at the top level of a JSON text that is too
 // long to be kept, in pieces cut anywhere. It follows depth and strings, so an
@@ -19,13 +26,6 @@ type scanner struct {
 
 // maxUsage bounds a usage object; real ones have some hundred bytes.
 const maxUsage = 64 << 10
-
-// newScanner returns a scanner that has seen head.
-func newScanner(head []byte) *scanner {
-	s := &scanner{}
-	s.feed(head)
-	return s
-}
 
 func (s *scanner) feed(b []byte) {
 	for _, c := range b {
@@ -90,3 +90,84 @@ func (s *scanner) report() (report, bool) {
 	}
 	return parseUsage(gjson.ParseBytes(s.value))
 }
+
+// answerScan reads the usage out of an answer that is relayed as it comes.
+type answerScan struct {
+	plain *scanner
+
+	// Of a packed answer: what is fed goes through pipe to a goroutine that
+	// unpacks it into plain, until stop.
+	pipe *io.PipeWriter
+	done chan struct{}
+}
+
+// newAnswerScan returns a scan of an answer in the given coding that has seen
+// head; nil when the coding is not known.
+func newAnswerScan(coding string, head []byte) *answerScan {
+	a := &answerScan{plain: &scanner{}}
+	if coding == "" || strings.EqualFold(coding, "identity") {
+		a.feed(head)
+		return a
+	}
+	r, w := io.Pipe()
+	d, err := newDecoder(coding, r)
+	if err != nil {
+		return nil
+	}
+	a.pipe, a.done = w, make(chan struct{})
+	go func() {
+		defer close(a.done)
+		if !a.plain.readFrom(d, math.MaxInt64) {
+			a.plain.forget()
+		}
+		_ = r.CloseWithError(errUnpacked) // so that no feed waits for ever
+	}()
+	a.feed(head)
+	return a
+}
+
+// errUnpacked ends the pipe of an answer whose unpacking has ended.
+var errUnpacked = errors.New("the answer was unpacked")
+
+func (a *answerScan) feed(b []byte) {
+	if a.pipe != nil {
+		_, _ = a.pipe.Write(b) // fails once the unpacking has
+		return
+	}
+	a.plain.feed(b)
+}
+
+// stop ends the scan and returns the last usage object seen.
+func (a *answerScan) stop() (report, bool) {
+	if a.pipe != nil {
+		_ = a.pipe.Close()
+		<-a.done
+	}
+	return a.plain.report()
+}
+
+// readFrom feeds the scanner up to limit bytes of r, and reports whether r came
+// to its regular end within them. Decoders are given foreign data: a panic of
+// one is like an error.
+func (s *scanner) readFrom(r io.Reader, limit int64) (whole bool) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	defer func() {
+		if recover() != nil {
+			whole = false
+		}
+	}()
+	for {
+		n, err := r.Read(*buf)
+		s.feed((*buf)[:n])
+		switch limit -= int64(n); {
+		case err == io.EOF:
+			return true
+		case err != nil, limit < 0:
+			return false
+		}
+	}
+}
+
+// forget drops what was found.
+func (s *scanner) forget() { *s = scanner{} }

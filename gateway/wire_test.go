@@ -210,7 +210,13 @@ func answering(t testing.TB, answer string) string {
 			if _, _, err := p.request(); err != nil {
 				return
 			}
-			p.say("%s", answer)
+			head, body, _ := strings.Cut(answer, "\n\n")
+			if strings.Contains(head, "Content-Length: ") && !strings.Contains(head, "chunked") { // the body is as it is
+				p.say("%s\n\n", head)
+				_, _ = io.WriteString(p, body)
+			} else {
+				p.say("%s", answer)
+			}
 			if strings.Contains(answer, "Connection: close") || strings.HasPrefix(answer, "HTTP/1.0") {
 				return
 			}
