@@ -10,11 +10,38 @@ import (
 
 // upload is a request body that is sent on as it comes.
 type upload struct {
-	r     io.Reader
+	r     wholeBody
 	left  int64 // bytes that may still come
 	n     int64
 	err   error // why the client's side broke off
 	ended bool
+}
+
+// wholeBody reads a streamed request body and tells a body that ended from one
+// that broke off, which fasthttp does not: to it, a connection that ends between
+// two chunks, or within a body of known length, ends the body. Since it reads
+// the connection only for what is missing, a body is whole exactly when the
+// connection has not ended at its end.
+type wholeBody struct {
+	r io.Reader
+	w *watch // nil when the connection is not watched
+}
+
+func (c *call) wholeBody() wholeBody {
+	b := wholeBody{r: c.ctx.RequestBodyStream()}
+	if wc, ok := c.ctx.Conn().(watched); ok {
+		b.w = wc.watch()
+	}
+	return b
+}
+
+// Read implements io.Reader.
+func (b wholeBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err == io.EOF && b.w != nil && b.w.ended {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // Read implements io.Reader. It counts, holds the limit and remembers a
@@ -55,7 +82,7 @@ func (c *call) takeBody() refusal {
 		_, ref := c.readBody(c.g.cfg.MaxBody)
 		return ref
 	}
-	c.upload = upload{r: c.ctx.RequestBodyStream(), left: c.g.cfg.MaxBody}
+	c.upload = upload{r: c.wholeBody(), left: c.g.cfg.MaxBody}
 	return refusal{}
 }
 
@@ -77,7 +104,7 @@ func (c *call) readBody(limit int64) ([]byte, refusal) {
 		c.bodyBuf = make([]byte, 0, n+1)
 	}
 	var err error
-	c.bodyBuf, err = readAll(c.bodyBuf[:0], in.BodyStream(), limit)
+	c.bodyBuf, err = readAll(c.bodyBuf[:0], c.wholeBody(), limit)
 	switch {
 	case err == errTooLarge:
 		return nil, refusal{reason: ReasonBodyTooLarge}

@@ -77,6 +77,7 @@ type watch struct {
 
 	deadline time.Time   // the write deadline last set
 	linger   atomic.Bool // the client may be sending still: see close
+	ended    bool        // a read has failed: nothing more will come
 
 	// fresh says that nothing was in the server's write buffer when the request
 	// under way began: the server flushed because it had to wait for it.
@@ -111,7 +112,10 @@ func state(c net.Conn, s fasthttp.ConnState) {
 }
 
 // read is told what a read brought.
-func (w *watch) read(p []byte) {
+func (w *watch) read(p []byte, err error) {
+	if err != nil {
+		w.ended = true
+	}
 	if w.between {
 		w.fresh = true
 	}
@@ -162,7 +166,7 @@ func (c *plainConn) Close() error  { return c.w.close(c.Conn) }
 
 func (c *plainConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.w.read(p[:n])
+	c.w.read(p[:n], err)
 	return n, err
 }
 
@@ -189,7 +193,7 @@ func (c *tlsConn) Close() error  { return c.w.close(c.Conn) }
 
 func (c *tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.w.read(p[:n])
+	c.w.read(p[:n], err)
 	return n, err
 }
 

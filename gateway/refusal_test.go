@@ -212,6 +212,39 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// TestBrokenBodies: a body that breaks off is never taken for a whole one.
+func TestBrokenBodies(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	half := `{"model":"demo-chat","messages":[{"role":"user","content":"` + strings.Repeat("x", 10_000)
+	for _, tt := range []struct{ name, head, body string }{
+		{"length, LLM", "Authorization: Bearer " + callKey + "\nContent-Length: 20000\n", half},
+		{"chunks, LLM", "Authorization: Bearer " + callKey + "\nTransfer-Encoding: chunked\n", "2\r\n{}\r\n"},
+		{"in a chunk, LLM", "Authorization: Bearer " + callKey + "\nTransfer-Encoding: chunked\n", "4\r\n{}"},
+		{"without the last line, LLM", "Authorization: Bearer " + callKey + "\nTransfer-Encoding: chunked\n", "2\r\n{}\r\n0\r\n"},
+	} {
+		w := f.dial()
+		w.send("POST /v1/chat/completions HTTP/1.1\nHost: gw\n" + tt.head + "\n")
+		w.raw(tt.body)
+		_ = w.Conn.(*net.TCPConn).CloseWrite()
+		if r := w.reply("POST"); r.StatusCode != 400 || r.openAI(t).Code != "bad_request" || !strings.Contains(r.body, "broke off") {
+			t.Errorf("%s: %d %s", tt.name, r.StatusCode, r.body)
+		}
+	}
+	// One that is whole is served although its client has closed its side.
+	for _, tt := range []struct{ head, body string }{
+		{"Content-Length: " + itoa(len(hello)), hello}, {"Transfer-Encoding: chunked", itoaHex(len(hello)) + "\r\n" + hello + "\r\n0\r\n\r\n"},
+	} {
+		w := f.dial()
+		w.send("POST /v1/chat/completions HTTP/1.1\nHost: gw\nAuthorization: Bearer " + callKey + "\n" + tt.head + "\n\n")
+		w.raw(tt.body)
+		_ = w.Conn.(*net.TCPConn).CloseWrite()
+		if r := w.reply("POST"); r.StatusCode != 200 {
+			t.Errorf("%s: %d %s", tt.head, r.StatusCode, r.body)
+		}
+	}
+}
+
 // TestDraining: a gateway that shuts down says so on connections that are still
 // open, and ends them.
 func TestDraining(t *testing.T) {

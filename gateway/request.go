@@ -51,7 +51,7 @@ func (c *call) buildRequest(t *target) {
 	switch {
 	case c.bodyRead:
 		c.req.Body = c.body
-	case c.upload.r != nil:
+	case c.upload.r.r != nil:
 		c.req.Stream, c.req.StreamErr, c.req.Length = &c.upload, c.upload.failure, int64(in.ContentLength())
 		if names := in.PeekTrailerKeys(); c.req.Length < 0 && len(names) > 0 {
 			h = c.appendTrailerNames(h, names)

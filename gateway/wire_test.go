@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/bench"
+	"tollgate/internal/testkit/wait"
 )
 
 // patience is how long a test waits for what must come.
@@ -329,3 +331,11 @@ func gauge(t testing.TB, reg *prometheus.Registry, name string) float64 {
 	t.Fatalf("there is no metric %s", name)
 	return 0
 }
+
+// eventually waits until probe returns nil.
+func (f *fixture) eventually(what string, probe func() error) {
+	f.t.Helper()
+	wait.Until(f.t, patience, what, func(context.Context) error { return probe() })
+}
+
+func itoaHex(n int) string { return strconv.FormatInt(int64(n), 16) }
