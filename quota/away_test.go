@@ -429,3 +429,24 @@ func (r records) Records(_ context.Context, fn func(uint64, *usage.Record) error
 	}
 	return nil
 }
+
+func TestACallOfManyUnitsTakesOneLot(t *testing.T) {
+	// PKG-21 holds for an amount above one as well: two lots of three cannot
+	// pay for four.
+	b := newBed(t, nil, lot.Grant{ID: "L1", Amount: 3}, lot.Grant{ID: "L2", Amount: 3})
+	three := usage.Units{usage.Call: 3}
+	for range 2 {
+		h, err := b.Admit(t.Context(), "sub", callUnits, three, b.clock.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec := usage.Record{Units: three}
+		if err := h.Settle(&rec); err != nil || len(rec.Charges) != 1 {
+			t.Fatalf("charges %+v, %v", rec.Charges, err)
+		}
+	}
+	b = newBed(t, nil, lot.Grant{ID: "L1", Amount: 3}, lot.Grant{ID: "L2", Amount: 3})
+	if _, err := b.Admit(t.Context(), "sub", callUnits, usage.Units{usage.Call: 4}, b.clock.Now()); !errors.Is(err, quota.ErrExhausted) {
+		t.Fatalf("four units of two lots of three: %v, want ErrExhausted", err)
+	}
+}
