@@ -1,6 +1,9 @@
 package app
 
-import "tollgate/bench"
+import (
+	"tollgate/bench"
+	"tollgate/bench/accuracy"
+)
 
 // The commands of the bench package, for the command line.
 type (
@@ -8,4 +11,6 @@ type (
 	BenchUpstream = bench.UpstreamCommand
 	// BenchLoad is `tollgate bench load`.
 	BenchLoad = bench.LoadCommand
+	// BenchAccuracy is `tollgate bench accuracy`.
+	BenchAccuracy = accuracy.Command
 )

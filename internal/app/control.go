@@ -23,11 +23,12 @@ type control struct {
 	quota   quotaReader
 	usage   *metering.Store
 	figures atomic.Pointer[figures]
+	changed chan struct{} // something was sold: the figures are old
 }
 
 func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
 	cfg := a.cfg
-	c := &control{app: a, quota: quotaReader{store: store}}
+	c := &control{app: a, quota: quotaReader{store: store}, changed: make(chan struct{}, 1)}
 	var engine *quota.Engine
 	if a.node != nil {
 		engine, c.usage = a.node.engine, a.node.usage
@@ -56,6 +57,10 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			Committed: func() {
 				if c.server != nil {
 					c.server.Wake()
+				}
+				select {
+				case c.changed <- struct{}{}:
+				default:
 				}
 			},
 		},

@@ -146,15 +146,24 @@ func (c *control) watch(ctx context.Context) {
 		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
 			c.app.log.Warn("the ledger could not be reconciled", "error", err)
 		}
-		pause(ctx, max(figuresEvery, figuresShare*time.Since(began)))
+		took := time.Since(began)
+		pause(ctx, max(figuresLeast, figuresShare*took))
+		t := time.NewTimer(max(0, figuresEvery-time.Since(began)))
+		select {
+		case <-t.C:
+		case <-c.changed:
+		case <-ctx.Done():
+		}
+		t.Stop()
 	}
 }
 
 // The figures cost two reads of the quota store and a sum over all usage rows
-// for each subscription. They are looked up this often, and never for more than
-// one part of the time in figuresShare.
+// for each subscription. They are looked up after a sale and this often, with a
+// pause between, and never for more than one part of the time in figuresShare.
 const (
 	figuresEvery = 15 * time.Second
+	figuresLeast = 500 * time.Millisecond
 	figuresShare = 50
 )
 

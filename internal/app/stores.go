@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"tollgate/internal/config"
 	"tollgate/internal/sqldb"
@@ -29,6 +32,8 @@ func openQuota(ctx context.Context, cfg config.Config, log *slog.Logger, now fun
 		}
 		return s, nil
 	}
+	// The client's own lines would stand beside ours on standard error.
+	redis.SetLogger(redisLog{log})
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s, err := redisstore.Open(ctx, cfg.Quota.Store.Reveal(), redisstore.Options{})
@@ -45,9 +50,26 @@ func openSQL(ctx context.Context, cfg config.Config, log *slog.Logger) (*sqldb.D
 }
 
 func openUsage(ctx context.Context, cfg config.Config, now func() time.Time) (*metering.Store, error) {
-	s, err := metering.OpenStore(ctx, filepath.Join(cfg.Data, "usage.db"), metering.StoreOptions{Retention: cfg.Usage.Retention, Now: now})
+	path := filepath.Join(cfg.Data, "usage.db")
+	// SQLite gives its other files the mode of this one.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("usage store: %w", err)
+	}
+	s, err := metering.OpenStore(ctx, path, metering.StoreOptions{Retention: cfg.Usage.Retention, Now: now})
 	if err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
 	return s, nil
+}
+
+// redisLog takes the Redis client's messages at debug level: each failure is
+// told by whoever asked.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(_ context.Context, format string, args ...any) {
+	l.log.Debug("redis client", "message", fmt.Sprintf(format, args...))
 }

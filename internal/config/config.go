@@ -285,7 +285,8 @@ func (c *Config) validateStores(faults *faults) {
 			return
 		}
 		u, err := url.Parse(v.value)
-		if err == nil && u.Host != "" {
+		// postgres:///db?host=/folder names a socket and has no host part.
+		if err == nil && (u.Host != "" || u.Query().Get("host") != "") {
 			for _, s := range schemes {
 				if u.Scheme == s {
 					return

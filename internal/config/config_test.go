@@ -108,6 +108,13 @@ func TestPrintLoadsBackAndMasks(t *testing.T) {
 	}
 }
 
+func TestPostgreSQLOverASocket(t *testing.T) {
+	t.Parallel()
+	if _, err := Load(Input{Environ: []string{"TOLLGATE_SQL_STORE=postgres:///db?host=/run/postgresql"}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSecretFromFile(t *testing.T) {
 	t.Parallel()
 	p := write(t, "from a file\n")

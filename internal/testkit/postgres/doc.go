@@ -7,6 +7,6 @@
 // power cut is not what these tests are about.
 //
 // The server programs are taken from PATH or from Debian's folder, in version
-// 15 or newer; if there are none the test fails and says how to install them.
+// 13 or newer; if there are none the test fails and says how to install them.
 // They refuse to run as root, so under root they run as the user postgres.
 package postgres

@@ -27,7 +27,7 @@ const (
 )
 
 // minVersion is the oldest PostgreSQL that Tollgate supports.
-const minVersion = 15
+const minVersion = 13
 
 // superuser is the role that initdb makes; connections need no password.
 const superuser = "postgres"
