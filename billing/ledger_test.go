@@ -234,24 +234,42 @@ func TestVerifyFindsTampering(t *testing.T) {
 		f.wantSound(t)
 		buyer := string(BuyerAccount("buyer"))
 		for _, c := range []struct{ name, query, undo string }{
-			{"the entries of a transaction sum to zero",
-				`UPDATE billing_ledger_entry SET amount = amount + 1 WHERE account = '` + buyer + `' AND seq = 1`, `UPDATE billing_ledger_entry SET amount = amount - 1 WHERE account = '` + buyer + `' AND seq = 1`},
-			{"a balance is the sum",
-				`UPDATE billing_ledger_account SET balance = balance + 1 WHERE id = '` + buyer + `'`, `UPDATE billing_ledger_account SET balance = balance - 1 WHERE id = '` + buyer + `'`},
-			{"each entry's balance follows",
-				`UPDATE billing_ledger_entry SET balance = balance + 1 WHERE account = '` + buyer + `' AND seq = 2`, `UPDATE billing_ledger_entry SET balance = balance - 1 WHERE account = '` + buyer + `' AND seq = 2`},
-			{"no floored account was ever below zero",
-				`UPDATE billing_ledger_entry SET balance = balance - 100000000 WHERE account = '` + buyer + `' AND seq = 2`, `UPDATE billing_ledger_entry SET balance = balance + 100000000 WHERE account = '` + buyer + `' AND seq = 2`},
-			{"a paid order has exactly the payment",
-				`UPDATE billing_order SET amount = amount + 1 WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET amount = amount - 1 WHERE id = '` + order.ID + `'`},
-			{"a purchase in the ledger belongs to exactly one order",
-				`UPDATE billing_order SET ledger_tx = '' WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET ledger_tx = '` + order.Transaction + `' WHERE id = '` + order.ID + `'`},
-			{"a completed order has been delivered",
-				`UPDATE billing_lot SET delivered_version = 0 WHERE id = '` + lots[0].ID + `'`, `UPDATE billing_lot SET delivered_version = 1 WHERE id = '` + lots[0].ID + `'`},
-			{"a lot is either delivered or about to be",
-				`DELETE FROM billing_delivery`, fmt.Sprintf(`INSERT INTO billing_delivery SELECT id, version, 0, 0, '', 0 FROM billing_lot WHERE order_id = '%s'`, waiting.ID)},
-			{"an order has one lot per package and unit",
-				`UPDATE billing_order SET quantity = 3 WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET quantity = 2 WHERE id = '` + order.ID + `'`},
+			{
+				"the entries of a transaction sum to zero",
+				`UPDATE billing_ledger_entry SET amount = amount + 1 WHERE account = '` + buyer + `' AND seq = 1`, `UPDATE billing_ledger_entry SET amount = amount - 1 WHERE account = '` + buyer + `' AND seq = 1`,
+			},
+			{
+				"a balance is the sum",
+				`UPDATE billing_ledger_account SET balance = balance + 1 WHERE id = '` + buyer + `'`, `UPDATE billing_ledger_account SET balance = balance - 1 WHERE id = '` + buyer + `'`,
+			},
+			{
+				"each entry's balance follows",
+				`UPDATE billing_ledger_entry SET balance = balance + 1 WHERE account = '` + buyer + `' AND seq = 2`, `UPDATE billing_ledger_entry SET balance = balance - 1 WHERE account = '` + buyer + `' AND seq = 2`,
+			},
+			{
+				"no floored account was ever below zero",
+				`UPDATE billing_ledger_entry SET balance = balance - 100000000 WHERE account = '` + buyer + `' AND seq = 2`, `UPDATE billing_ledger_entry SET balance = balance + 100000000 WHERE account = '` + buyer + `' AND seq = 2`,
+			},
+			{
+				"a paid order has exactly the payment",
+				`UPDATE billing_order SET amount = amount + 1 WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET amount = amount - 1 WHERE id = '` + order.ID + `'`,
+			},
+			{
+				"a purchase in the ledger belongs to exactly one order",
+				`UPDATE billing_order SET ledger_tx = '' WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET ledger_tx = '` + order.Transaction + `' WHERE id = '` + order.ID + `'`,
+			},
+			{
+				"a completed order has been delivered",
+				`UPDATE billing_lot SET delivered_version = 0 WHERE id = '` + lots[0].ID + `'`, `UPDATE billing_lot SET delivered_version = 1 WHERE id = '` + lots[0].ID + `'`,
+			},
+			{
+				"a lot is either delivered or about to be",
+				`DELETE FROM billing_delivery`, fmt.Sprintf(`INSERT INTO billing_delivery SELECT id, version, 0, 0, '', 0 FROM billing_lot WHERE order_id = '%s'`, waiting.ID),
+			},
+			{
+				"an order has one lot per package and unit",
+				`UPDATE billing_order SET quantity = 3 WHERE id = '` + order.ID + `'`, `UPDATE billing_order SET quantity = 2 WHERE id = '` + order.ID + `'`,
+			},
 		} {
 			if _, err := f.db.Exec(t.Context(), c.query); err != nil {
 				t.Fatalf("%s: %v", c.name, err)

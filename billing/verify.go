@@ -22,27 +22,45 @@ const maxFaults = 100
 
 // checks are the invariants, each a query that returns a line for every breach.
 var checks = []struct{ name, query string }{
-	{"the entries of a transaction sum to zero",
-		`SELECT t.id FROM billing_ledger_tx t LEFT JOIN billing_ledger_entry e ON e.tx = t.id GROUP BY t.id HAVING COUNT(e.seq) < 2 OR SUM(e.amount) <> 0`},
-	{"a balance is the sum of the account's entries",
+	{
+		"the entries of a transaction sum to zero",
+		`SELECT t.id FROM billing_ledger_tx t LEFT JOIN billing_ledger_entry e ON e.tx = t.id GROUP BY t.id HAVING COUNT(e.seq) < 2 OR SUM(e.amount) <> 0`,
+	},
+	{
+		"a balance is the sum of the account's entries",
 		`SELECT a.id FROM billing_ledger_account a LEFT JOIN billing_ledger_entry e ON e.account = a.id
-		 GROUP BY a.id, a.balance, a.entries HAVING a.balance <> COALESCE(SUM(e.amount), 0) OR a.entries <> COUNT(e.seq) OR a.entries <> COALESCE(MAX(e.seq), 0)`},
-	{"each entry's balance follows from the one before",
+		 GROUP BY a.id, a.balance, a.entries HAVING a.balance <> COALESCE(SUM(e.amount), 0) OR a.entries <> COUNT(e.seq) OR a.entries <> COALESCE(MAX(e.seq), 0)`,
+	},
+	{
+		"each entry's balance follows from the one before",
 		`SELECT e.account FROM billing_ledger_entry e LEFT JOIN billing_ledger_entry p ON p.account = e.account AND p.seq = e.seq - 1
-		 WHERE e.balance <> e.amount + COALESCE(p.balance, 0) OR (p.seq IS NULL AND e.seq <> 1)`},
-	{"no floored account was ever below zero",
-		`SELECT e.account FROM billing_ledger_entry e JOIN billing_ledger_account a ON a.id = e.account WHERE a.floored AND e.balance < 0`},
-	{"a paid order has exactly the payment of its amount",
+		 WHERE e.balance <> e.amount + COALESCE(p.balance, 0) OR (p.seq IS NULL AND e.seq <> 1)`,
+	},
+	{
+		"no floored account was ever below zero",
+		`SELECT e.account FROM billing_ledger_entry e JOIN billing_ledger_account a ON a.id = e.account WHERE a.floored AND e.balance < 0`,
+	},
+	{
+		"a paid order has exactly the payment of its amount",
 		`SELECT o.id FROM billing_order o LEFT JOIN billing_ledger_entry e ON e.tx = o.ledger_tx AND e.account LIKE 'buyer/%'
-		 WHERE o.paid_ms > 0 AND o.amount <> -COALESCE(e.amount, 0)`},
-	{"a purchase in the ledger belongs to exactly one order",
-		`SELECT t.id FROM billing_ledger_tx t LEFT JOIN billing_order o ON o.ledger_tx = t.id WHERE t.kind = 'purchase' GROUP BY t.id HAVING COUNT(o.id) <> 1`},
-	{"a completed order has been delivered",
-		`SELECT o.id FROM billing_order o JOIN billing_lot l ON l.order_id = o.id WHERE o.state = 'completed' AND l.delivered_version = 0`},
-	{"a lot is either delivered or about to be",
-		`SELECT l.id FROM billing_lot l LEFT JOIN billing_delivery d ON d.lot = l.id AND d.version = l.version WHERE l.delivered_version < l.version AND d.lot IS NULL`},
-	{"a lot belongs to its order's subscription",
-		`SELECT l.id FROM billing_lot l JOIN billing_order o ON o.id = l.order_id WHERE l.subscription <> o.subscription`},
+		 WHERE o.paid_ms > 0 AND o.amount <> -COALESCE(e.amount, 0)`,
+	},
+	{
+		"a purchase in the ledger belongs to exactly one order",
+		`SELECT t.id FROM billing_ledger_tx t LEFT JOIN billing_order o ON o.ledger_tx = t.id WHERE t.kind = 'purchase' GROUP BY t.id HAVING COUNT(o.id) <> 1`,
+	},
+	{
+		"a completed order has been delivered",
+		`SELECT o.id FROM billing_order o JOIN billing_lot l ON l.order_id = o.id WHERE o.state = 'completed' AND l.delivered_version = 0`,
+	},
+	{
+		"a lot is either delivered or about to be",
+		`SELECT l.id FROM billing_lot l LEFT JOIN billing_delivery d ON d.lot = l.id AND d.version = l.version WHERE l.delivered_version < l.version AND d.lot IS NULL`,
+	},
+	{
+		"a lot belongs to its order's subscription",
+		`SELECT l.id FROM billing_lot l JOIN billing_order o ON o.id = l.order_id WHERE l.subscription <> o.subscription`,
+	},
 }
 
 // Verify proves the books from their rows, all in one snapshot of the database,

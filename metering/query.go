@@ -36,9 +36,15 @@ func (f *Filter) validate() []error {
 		name   string
 		values []string
 	}{
-		{"accounts", f.Accounts}, {"subscriptions", f.Subscriptions}, {"products", f.Products}, {"apis", f.APIs},
-		{"models", f.Models}, {"credentials", f.Credentials}, {"applications", f.Applications},
-		{"regions", f.Regions}, {"nodes", f.Nodes},
+		{"accounts", f.Accounts},
+		{"subscriptions", f.Subscriptions},
+		{"products", f.Products},
+		{"apis", f.APIs},
+		{"models", f.Models},
+		{"credentials", f.Credentials},
+		{"applications", f.Applications},
+		{"regions", f.Regions},
+		{"nodes", f.Nodes},
 	} {
 		if len(field.values) > maxValues {
 			errs = append(errs, fmt.Errorf("%s has %d values: give at most %d", field.name, len(field.values), maxValues))

@@ -203,8 +203,14 @@ func (f *Filter) where(from, to time.Time) (string, []any) {
 		column string
 		values []string
 	}{
-		{"account", f.Accounts}, {"subscription", f.Subscriptions}, {"product", f.Products}, {"api", f.APIs},
-		{"credential", f.Credentials}, {"application", f.Applications}, {"region", f.Regions}, {"node", f.Nodes},
+		{"account", f.Accounts},
+		{"subscription", f.Subscriptions},
+		{"product", f.Products},
+		{"api", f.APIs},
+		{"credential", f.Credentials},
+		{"application", f.Applications},
+		{"region", f.Regions},
+		{"node", f.Nodes},
 	} {
 		if len(c.values) == 0 {
 			continue

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
 	"tollgate/internal/journal"
 	"tollgate/internal/usage"
 )

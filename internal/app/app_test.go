@@ -110,9 +110,13 @@ func TestDemoGoesOnWhereItWas(t *testing.T) {
 	info, stop = run(t, cfg, opts)
 	second := *info.Demo
 	for _, pair := range [][2]string{
-		{first.OperatorToken, second.OperatorToken}, {first.BuyerToken, second.BuyerToken}, {first.SellerToken, second.SellerToken},
-		{first.LLM.APIKey, second.LLM.APIKey}, {first.LLMTokens.SubscriptionID, second.LLMTokens.SubscriptionID},
-		{first.API.AppCode, second.API.AppCode}, {first.API.AppSecret, second.API.AppSecret},
+		{first.OperatorToken, second.OperatorToken},
+		{first.BuyerToken, second.BuyerToken},
+		{first.SellerToken, second.SellerToken},
+		{first.LLM.APIKey, second.LLM.APIKey},
+		{first.LLMTokens.SubscriptionID, second.LLMTokens.SubscriptionID},
+		{first.API.AppCode, second.API.AppCode},
+		{first.API.AppSecret, second.API.AppSecret},
 	} {
 		if pair[0] != pair[1] || pair[0] == "" {
 			t.Errorf("a credential or id changed over the restart")

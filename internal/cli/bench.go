@@ -6,4 +6,5 @@ import "tollgate/internal/app"
 type Bench struct {
 	Upstream app.BenchUpstream `cmd:"" help:"Run the mock upstream; request headers steer it, GET /mock/stats tells what it answered."`
 	Load     app.BenchLoad     `cmd:"" help:"Send calls and count what came back; with --demo the demo's mix, compared with what was charged."`
+	Accuracy app.BenchAccuracy `cmd:"" help:"Break a running Tollgate in every way it promises to survive, and compare what was charged with what must be; exit code 1 on any drift."`
 }

@@ -60,21 +60,33 @@ func TestSignGolden(t *testing.T) {
 		stdin string
 		want  string
 	}{
-		{name: "headers of V1", args: []string{"--format", "headers", "https://api.example.com/v1/hello"},
-			want: "X-Sdk-Date: 20260102T030405Z\n" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "\n"},
-		{name: "curl of V1", args: []string{"https://api.example.com/v1/hello"},
-			want: "curl -H 'X-Sdk-Date: 20260102T030405Z' -H '" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "' https://api.example.com/v1/hello\n"},
-		{name: "V1 with the demo file", args: []string{"--demo", demo, "--format", "headers", "/hello"},
-			want: "X-Sdk-Date: 20260102T030405Z\n" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "\n"},
-		{name: "curl of V3: data literal", args: []string{"-H", "X-Stage: RELEASE", "-d", `{"model":"m","messages":[]}`, "https://api.example.com/v1/chat/completions"},
+		{
+			name: "headers of V1", args: []string{"--format", "headers", "https://api.example.com/v1/hello"},
+			want: "X-Sdk-Date: 20260102T030405Z\n" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "\n",
+		},
+		{
+			name: "curl of V1", args: []string{"https://api.example.com/v1/hello"},
+			want: "curl -H 'X-Sdk-Date: 20260102T030405Z' -H '" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "' https://api.example.com/v1/hello\n",
+		},
+		{
+			name: "V1 with the demo file", args: []string{"--demo", demo, "--format", "headers", "/hello"},
+			want: "X-Sdk-Date: 20260102T030405Z\n" + signAuth + "host;x-sdk-date, Signature=" + sigV1 + "\n",
+		},
+		{
+			name: "curl of V3: data literal", args: []string{"-H", "X-Stage: RELEASE", "-d", `{"model":"m","messages":[]}`, "https://api.example.com/v1/chat/completions"},
 			want: "curl -H 'Content-Type: application/json' -H 'X-Stage: RELEASE' -H 'X-Sdk-Date: 20260102T030405Z' -H '" + signAuth +
-				"content-type;host;x-sdk-date;x-stage, Signature=" + sigV3 + `' --data-raw '{"model":"m","messages":[]}' https://api.example.com/v1/chat/completions` + "\n"},
-		{name: "curl of V3: data from a file whose name wants quoting", args: []string{"-X", "post", "-H", "X-Stage: RELEASE", "-d", "@" + data, "https://api.example.com/v1/chat/completions"},
+				"content-type;host;x-sdk-date;x-stage, Signature=" + sigV3 + `' --data-raw '{"model":"m","messages":[]}' https://api.example.com/v1/chat/completions` + "\n",
+		},
+		{
+			name: "curl of V3: data from a file whose name wants quoting", args: []string{"-X", "post", "-H", "X-Stage: RELEASE", "-d", "@" + data, "https://api.example.com/v1/chat/completions"},
 			want: "curl -H 'Content-Type: application/json' -H 'X-Stage: RELEASE' -H 'X-Sdk-Date: 20260102T030405Z' -H '" + signAuth +
-				"content-type;host;x-sdk-date;x-stage, Signature=" + sigV3 + "' --data-binary '@" + strings.ReplaceAll(data, "'", `'\''`) + "' https://api.example.com/v1/chat/completions\n"},
-		{name: "V4: unsigned payload from standard input", args: []string{"--unsigned-payload", "-H", "Content-Type: text/plain", "-d", "@-", "https://api.example.com/upload"}, stdin: "hello",
+				"content-type;host;x-sdk-date;x-stage, Signature=" + sigV3 + "' --data-binary '@" + strings.ReplaceAll(data, "'", `'\''`) + "' https://api.example.com/v1/chat/completions\n",
+		},
+		{
+			name: "V4: unsigned payload from standard input", args: []string{"--unsigned-payload", "-H", "Content-Type: text/plain", "-d", "@-", "https://api.example.com/upload"}, stdin: "hello",
 			want: "curl -H 'Content-Type: text/plain' -H 'X-Sdk-Content-Sha256: UNSIGNED-PAYLOAD' -H 'X-Sdk-Date: 20260102T030405Z' -H '" + signAuth +
-				"content-type;host;x-sdk-content-sha256;x-sdk-date, Signature=" + sigV4 + "' --data-raw hello https://api.example.com/upload\n"},
+				"content-type;host;x-sdk-content-sha256;x-sdk-date, Signature=" + sigV4 + "' --data-raw hello https://api.example.com/upload\n",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := runSign(t, tt.stdin, tt.args...)

@@ -123,8 +123,15 @@ func agree(t *rapid.T, what string, want *big.Int) func(Amount, error) {
 func TestRounding(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ in, halfUp, down Amount }{
-		{0, 0, 0}, {4999, 0, 0}, {5000, Fen, 0}, {Fen, Fen, Fen}, {14_999, Fen, Fen}, {15_000, 2 * Fen, Fen},
-		{-4999, 0, 0}, {-5000, -Fen, 0}, {-15_000, -2 * Fen, -Fen},
+		{0, 0, 0},
+		{4999, 0, 0},
+		{5000, Fen, 0},
+		{Fen, Fen, Fen},
+		{14_999, Fen, Fen},
+		{15_000, 2 * Fen, Fen},
+		{-4999, 0, 0},
+		{-5000, -Fen, 0},
+		{-15_000, -2 * Fen, -Fen},
 	} {
 		got, err := RoundToFenHalfUp(c.in)
 		if err != nil || got != c.halfUp {

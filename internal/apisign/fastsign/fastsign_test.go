@@ -117,8 +117,11 @@ func TestRaw(t *testing.T) {
 		{name: "smuggled value", target: "/", headers: listed{{"X-A", "b"}}, extra: "x-a: c\r\n"},
 		{name: "smuggled value in front", target: "/", headers: listed{{"X-A", "b"}}, extra: "X-a: a\r\n"},
 		{name: "special fields", target: "/", headers: listed{
-			{"Content-Type", "text/plain; charset=x"}, {"User-Agent", "a/1 (b; c)"}, {"Cookie", "a=b;c=d;  e"},
-			{"Accept", "*/*"}, {"Content-Length", "5"},
+			{"Content-Type", "text/plain; charset=x"},
+			{"User-Agent", "a/1 (b; c)"},
+			{"Cookie", "a=b;c=d;  e"},
+			{"Accept", "*/*"},
+			{"Content-Length", "5"},
 		}, body: "hello", ok: true},
 		{name: "second content type", target: "/", headers: listed{{"Content-Type", "text/plain"}}, extra: "content-type: text/html\r\n"},
 		{name: "second user agent", target: "/", headers: listed{{"User-Agent", "a"}}, extra: "user-agent: b\r\n"},

@@ -315,12 +315,18 @@ func TestOwnSigner(t *testing.T) {
 		names                      string
 	}{
 		{name: "get", method: "GET", target: "/a%2Fb?q=a+b&r", names: "host;x-sdk-date"},
-		{name: "post", method: "POST", target: "/天 气", body: "hello", header: http.Header{"Content-Type": {"text/plain"}, "X-Two": {"b", "a"}, "X_y": {"z"}},
-			names: "content-type;host;x-sdk-date;x-two"},
-		{name: "unsigned", method: "POST", target: "/", body: "hello", signer: &apisign.Signer{Key: key, Secret: secret, UnsignedPayload: true},
-			names: "host;x-sdk-content-sha256;x-sdk-date"},
-		{name: "own list", method: "POST", target: "/", body: "hello", header: http.Header{"X-A": {"1"}, "X-B": {"2"}},
-			signer: &apisign.Signer{Key: key, Secret: secret, Headers: []string{"X-B"}}, names: "host;x-b;x-sdk-date"},
+		{
+			name: "post", method: "POST", target: "/天 气", body: "hello", header: http.Header{"Content-Type": {"text/plain"}, "X-Two": {"b", "a"}, "X_y": {"z"}},
+			names: "content-type;host;x-sdk-date;x-two",
+		},
+		{
+			name: "unsigned", method: "POST", target: "/", body: "hello", signer: &apisign.Signer{Key: key, Secret: secret, UnsignedPayload: true},
+			names: "host;x-sdk-content-sha256;x-sdk-date",
+		},
+		{
+			name: "own list", method: "POST", target: "/", body: "hello", header: http.Header{"X-A": {"1"}, "X-B": {"2"}},
+			signer: &apisign.Signer{Key: key, Secret: secret, Headers: []string{"X-B"}}, names: "host;x-b;x-sdk-date",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			u, err := url.Parse(s.URL + tt.target)
