@@ -30,6 +30,7 @@ type Engine struct {
 
 	earlierMu sync.Mutex
 	earlier   map[string][]*CloseRequest // by subscription: closings the store has not taken yet
+	settled   map[string][]*CloseRequest // those it has taken, to be repeated should it forget
 	didReplay atomic.Bool
 
 	breaker breaker
@@ -81,6 +82,7 @@ func newEngine(cfg Config, store Store, recorder Recorder) *Engine {
 		seed:     maphash.MakeSeed(),
 		watched:  map[*account]struct{}{},
 		earlier:  map[string][]*CloseRequest{},
+		settled:  map[string][]*CloseRequest{},
 	}
 	e.now = cfg.Now
 	if e.now == nil {

@@ -10,7 +10,7 @@ import (
 // request builds the next report of a: everything it knows, what it gives
 // back, and the head-room it wants. The caller holds a.mu and sends one report
 // at a time.
-func (a *account) request(cfg *Config, mono, wall int64, idle bool) *SyncRequest {
+func (a *account) request(cfg *Config, mono, wall int64) *SyncRequest {
 	req := &SyncRequest{
 		Subscription: a.id,
 		Incarnation:  cfg.Incarnation,
@@ -21,7 +21,7 @@ func (a *account) request(cfg *Config, mono, wall int64, idle bool) *SyncRequest
 	v := a.view.Load()
 	// Units are not taken from under a call that waits for them here.
 	scarce := a.recalled || v != nil && v.tail
-	back := a.giveBack || idle || scarce && a.waiting == 0
+	back := a.giveBack || scarce && a.waiting == 0
 	a.giveBack, a.recalled = false, false
 	var units [usage.NumUnits]bool
 	var held usage.Units
@@ -49,7 +49,7 @@ func (a *account) request(cfg *Config, mono, wall int64, idle bool) *SyncRequest
 	for u := range a.overrun {
 		req.Overrun[u] = a.overrun[u].Load()
 	}
-	a.demand(req, cfg, mono, held, units, back || idle)
+	a.demand(req, cfg, mono, held, units, back)
 	return req
 }
 

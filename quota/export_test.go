@@ -46,7 +46,7 @@ func (n *SimNode) Report(sub string, unit usage.Unit, amount int64, giveBack boo
 	}
 	a.giveBack = a.giveBack || giveBack
 	r := &SimReport{sent: n.e.mono(), wall: n.e.now().UnixMilli()}
-	r.Req = a.request(&n.e.cfg, r.sent, r.wall, false)
+	r.Req = a.request(&n.e.cfg, r.sent, r.wall)
 	return r
 }
 

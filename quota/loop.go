@@ -179,6 +179,9 @@ func (e *Engine) tendLoop() {
 		if !e.sleep(pause) {
 			return
 		}
+		if e.mono() > int64(keepEarlier) {
+			e.forgetEarlier()
+		}
 		if err := e.Tend(e.ctx); err != nil && e.ctx.Err() == nil {
 			e.cfg.Log.Warn("quota: housekeeping stopped", "error", err)
 		}

@@ -102,10 +102,17 @@ func TestMutations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	slots := make(chan struct{}, 2)
 	for _, m := range mutations {
 		t.Run(m.rule, func(t *testing.T) {
 			t.Parallel()
+			if !strings.Contains(string(readme), "| "+m.rule+" |") {
+				t.Error("README.md does not list it")
+			}
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			m.try(t, root)

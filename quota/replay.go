@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"tollgate/internal/ids"
 	"tollgate/internal/usage"
@@ -74,10 +75,35 @@ func (e *Engine) settleEarlier(ctx context.Context, id string) error {
 	if len(reqs) > 0 {
 		e.earlierMu.Lock()
 		delete(e.earlier, id)
+		e.settled[id] = reqs
 		e.earlierMu.Unlock()
 	}
 	return nil
 }
+
+// repeatEarlier has the closings of earlier incarnations sent once more: the
+// store lost its last writes, and nobody else would tell it again.
+func (e *Engine) repeatEarlier() {
+	e.earlierMu.Lock()
+	defer e.earlierMu.Unlock()
+	for id, reqs := range e.settled {
+		if e.earlier[id] == nil {
+			e.earlier[id] = reqs
+		}
+	}
+	clear(e.settled)
+}
+
+// forgetEarlier drops the closings that were kept for repetition. What a store
+// loses is the last seconds, not the last quarter of an hour.
+func (e *Engine) forgetEarlier() {
+	e.earlierMu.Lock()
+	defer e.earlierMu.Unlock()
+	clear(e.settled)
+}
+
+// keepEarlier is how long closings are kept for repetition.
+const keepEarlier = 15 * time.Minute
 
 // replayed returns this incarnation once Replay has read the journal: from
 // then on the leases of earlier ones are known to be void.

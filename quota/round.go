@@ -57,7 +57,7 @@ func (e *Engine) exchange(a *account, r *round) (again bool) {
 
 	a.mu.Lock()
 	sent, wall := e.mono(), e.now().UnixMilli()
-	req := a.request(&e.cfg, sent, wall, false)
+	req := a.request(&e.cfg, sent, wall)
 	a.sent = sent
 	a.mu.Unlock()
 	var reply *SyncReply
@@ -89,6 +89,9 @@ func (e *Engine) exchange(a *account, r *round) (again bool) {
 	r.reply = reply
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if reply.Learning && (a.last == nil || !a.last.Learning) {
+		e.repeatEarlier()
+	}
 	again = a.apply(&e.cfg, req, reply, sent, wall, e.now().UnixMilli())
 	return again
 }
