@@ -195,13 +195,15 @@ func TestHTTP10(t *testing.T) {
 // TestLargeAnswer: an answer of 50 MB goes through in little memory and whole.
 func TestLargeAnswer(t *testing.T) {
 	t.Parallel()
-	const size = 50 << 20
 	block := strings.Repeat("0123456789abcdef", 64<<10)
+	sizes := map[string]int{"/demo/weather": 50 << 20, "/v1/files/x/content": 8 << 20}
 	url := upstreamOf(t, func(p *peer) {
 		for {
-			if _, _, err := p.request(); err != nil {
+			req, _, err := p.request()
+			if err != nil {
 				return
 			}
+			size := sizes[req.URL.Path]
 			p.say("HTTP/1.1 200 OK\nContent-Type: application/json\nContent-Length: %d\n\n", size)
 			for range size / len(block) {
 				if _, err := io.WriteString(p, block); err != nil {
@@ -211,7 +213,7 @@ func TestLargeAnswer(t *testing.T) {
 		}
 	})
 	f := startAt(t, url, nil)
-	for _, path := range []string{"/demo/weather", "/v1/files/x/content"} {
+	for path, size := range sizes {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", f.url+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +225,7 @@ func TestLargeAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := heap()
-		if _, err := io.CopyN(io.Discard, resp.Body, size/2); err != nil {
+		if _, err := io.CopyN(io.Discard, resp.Body, int64(size/2)); err != nil {
 			t.Fatal(err)
 		}
 		if grown := heap() - before; grown > 16<<20 {
@@ -231,7 +233,7 @@ func TestLargeAnswer(t *testing.T) {
 		}
 		n, err := io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
-		if err != nil || n != size/2 || resp.ContentLength != size {
+		if err != nil || n != int64(size/2) || resp.ContentLength != int64(size) {
 			t.Errorf("%s: %d more bytes of %d, %v", path, n, resp.ContentLength, err)
 		}
 	}

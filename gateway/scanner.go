@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -21,66 +22,101 @@ type scanner struct {
 	key     []byte
 	value   []byte // of "usage", while it is collected and after
 	taking  bool
+	ending  bool // the byte just taken ends it
 	want    bool // the last top-level key was "usage": its value comes next
 }
 
 // maxUsage bounds a usage object; real ones have some hundred bytes.
 const maxUsage = 64 << 10
 
+// feed takes the next bytes of the text.
 func (s *scanner) feed(b []byte) {
-	for _, c := range b {
-		if s.taking {
-			if len(s.value) < maxUsage {
-				s.value = append(s.value, c)
-			} else {
-				s.taking, s.value = false, s.value[:0]
-			}
-		}
+	for i := 0; i < len(b); {
+		from := i
 		if s.inText {
-			switch {
-			case s.escaped:
-				s.escaped = false
-			case c == '\\':
-				s.escaped = true
-			case c == '"':
-				s.inText = false
-				continue
-			}
-			if s.isKey && len(s.key) <= len("usage") {
-				s.key = append(s.key, c)
-			}
-			continue
+			i += s.text(b[i:])
+		} else {
+			i += s.sign(b[i])
 		}
-		switch c {
-		case '"':
-			s.inText = true
-			if s.depth == 1 {
-				s.isKey, s.key = true, s.key[:0]
-			} else {
-				s.isKey = false
-			}
-		case ':':
-			if s.depth == 1 {
-				s.want, s.isKey = string(s.key) == "usage", false
-			}
-		case ',':
-			if s.depth == 1 {
-				s.want = false
-				s.key = s.key[:0]
-			}
-		case '{', '[':
-			s.depth++
-			if s.depth == 2 && s.want && c == '{' {
-				s.taking, s.want = true, false
-				s.value = append(s.value[:0], c)
-			}
-		case '}', ']':
-			s.depth--
-			if s.depth == 1 && s.taking {
-				s.taking = false
-			}
+		if s.taking {
+			s.keep(b[from:i])
+		}
+		if s.ending {
+			s.taking, s.ending = false, false
 		}
 	}
+}
+
+// text takes bytes of a string and returns how many.
+func (s *scanner) text(b []byte) int {
+	if s.escaped {
+		s.escaped = false
+		s.addKey(b[:1])
+		return 1
+	}
+	n := bytes.IndexByte(b, '"')
+	if n < 0 {
+		n = len(b)
+	}
+	if esc := bytes.IndexByte(b[:n], '\\'); esc >= 0 {
+		s.escaped = true
+		s.addKey(b[:esc+1])
+		return esc + 1
+	}
+	s.addKey(b[:n])
+	if n < len(b) {
+		s.inText = false
+		n++
+	}
+	return n
+}
+
+// addKey keeps the beginning of a key, which is enough to know whether it is
+// the one looked for.
+func (s *scanner) addKey(b []byte) {
+	if s.isKey && len(s.key) <= len(keyName) {
+		s.key = append(s.key, b[:min(len(b), len(keyName)+1)]...)
+	}
+}
+
+const keyName = "usage"
+
+// sign takes one byte outside of strings and returns 1.
+func (s *scanner) sign(c byte) int {
+	switch c {
+	case '"':
+		s.inText = true
+		if s.isKey = s.depth == 1; s.isKey {
+			s.key = s.key[:0]
+		}
+	case ':':
+		if s.depth == 1 {
+			s.want, s.isKey = string(s.key) == keyName, false
+		}
+	case ',':
+		if s.depth == 1 {
+			s.want, s.key = false, s.key[:0]
+		}
+	case '{', '[':
+		s.depth++
+		if s.depth == 2 && s.want && c == '{' {
+			s.taking, s.want, s.value = true, false, s.value[:0]
+		}
+	case '}', ']':
+		s.depth--
+		s.ending = s.depth == 1 && s.taking
+	}
+	return 1
+}
+
+// keep adds to the usage object under way, or gives it up when it is absurdly
+// long.
+func (s *scanner) keep(b []byte) {
+	if len(s.value)+len(b) > maxUsage {
+		s.taking, s.value = false, s.value[:0]
+		return
+	}
+	s.value = append(s.value, b...)
 }
 
 // report returns the last usage object seen.
@@ -88,7 +124,7 @@ func (s *scanner) report() (report, bool) {
 	if s.taking || len(s.value) == 0 {
 		return report{}, false
 	}
-	return parseUsage(gjson.ParseBytes(s.value))
+	return parseUsage(gjson.Parse(view(s.value)))
 }
 
 // answerScan reads the usage out of an answer that is relayed as it comes.
