@@ -14,7 +14,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// LoadInput describes a load. At least one of Requests and Duration ends it.
+// LoadInput describes a load. At least one of Requests, Duration and Stop ends
+// it.
 type LoadInput struct {
 	Scenarios   []Scenario
 	Connections int           // by default 1
@@ -31,6 +32,9 @@ type LoadInput struct {
 	// counted all the same: they cost units.
 	Warmup  time.Duration
 	Timeout time.Duration // of one call, by default 60 s
+	// Stop, when closed, ends the load in order: calls under way are finished,
+	// no others are begun. It counts as an end.
+	Stop <-chan struct{}
 	// OnReply, when set, is told what became of each call, from the goroutine
 	// that made it. It must not wait: the next call waits for it.
 	OnReply func(Reply)
@@ -63,7 +67,7 @@ func (in *LoadInput) Validate() error {
 	if in.Requests < 0 || in.Duration < 0 || in.Rate < 0 || in.Connections < 0 || in.Warmup < 0 || in.Timeout < 0 {
 		faults = append(faults, errors.New("requests, duration, rate, connections, warm-up and timeout must not be negative"))
 	}
-	if in.Requests == 0 && in.Duration == 0 {
+	if in.Requests == 0 && in.Duration == 0 && in.Stop == nil {
 		faults = append(faults, errors.New("the load has no end: give a number of requests or a duration"))
 	}
 	return errors.Join(faults...)
@@ -199,6 +203,11 @@ func (w *worker) loop() {
 	}()
 	in := &w.run.in
 	for w.ctx.Err() == nil {
+		select {
+		case <-in.Stop:
+			return
+		default:
+		}
 		n := w.run.next.Add(1) - 1
 		if in.Requests > 0 && n >= in.Requests {
 			return
@@ -240,6 +249,8 @@ func (w *worker) wait(due time.Time) (begin time.Time, ok bool) {
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-w.run.in.Stop:
+		return due, false
 	case <-w.ctx.Done():
 		return due, false
 	}

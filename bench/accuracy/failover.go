@@ -1,0 +1,198 @@
+package accuracy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"tollgate/bench"
+)
+
+// sentinels watch one master and its replica.
+type sentinels struct {
+	servers []*redisServer // master and replica, whichever is which now
+	list    []*redisServer // the Sentinels
+}
+
+const quorum = 2
+
+func startSentinels(ctx context.Context, dir string, onClose func(func())) (*sentinels, error) {
+	s := &sentinels{}
+	var of *redisServer
+	for _, name := range []string{"redis-a", "redis-b"} {
+		server, err := startRedis(ctx, filepath.Join(dir, name), of)
+		if err != nil {
+			return nil, err
+		}
+		onClose(func() { server.proc.kill() })
+		s.servers = append(s.servers, server)
+		of = server
+	}
+	if err := s.inStep(ctx); err != nil { // a Sentinel looks again only ten seconds later
+		return nil, err
+	}
+	for _, name := range []string{"sentinel-a", "sentinel-b", "sentinel-c"} {
+		one, err := startSentinel(ctx, filepath.Join(dir, name), s.servers[0], quorum)
+		if err != nil {
+			return nil, err
+		}
+		onClose(func() { one.proc.kill() })
+		s.list = append(s.list, one)
+	}
+	return s, s.watching(ctx)
+}
+
+// inStep waits until the replica follows its master.
+func (s *sentinels) inStep(ctx context.Context) error {
+	c := s.servers[1].client()
+	defer c.Close()
+	return until(ctx, startLimit, func(ctx context.Context) error {
+		info, err := c.Info(ctx, "replication").Result()
+		if err == nil && !strings.Contains(info, "master_link_status:up") {
+			err = errors.New("the replica does not follow its master yet")
+		}
+		return err
+	})
+}
+
+func (s *sentinels) url() string {
+	var addrs []string
+	for _, one := range s.list {
+		addrs = append(addrs, one.addr)
+	}
+	return "redis+sentinel://" + strings.Join(addrs, ",") + "/0?master_name=" + masterName + "&wait=1&wait_timeout=100ms"
+}
+
+// ask calls f with a connection to each Sentinel until all answer as wanted.
+func (s *sentinels) ask(ctx context.Context, f func(ctx context.Context, c *goredis.SentinelClient) error) error {
+	for _, one := range s.list {
+		c := goredis.NewSentinelClient(&goredis.Options{Addr: one.addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+		err := until(ctx, startLimit, func(ctx context.Context) error { return f(ctx, c) })
+		_ = c.Close() // it was only asked
+		if err != nil {
+			return fmt.Errorf("sentinel %s: %w", one.addr, err)
+		}
+	}
+	return nil
+}
+
+// watching waits until every Sentinel could promote the replica.
+func (s *sentinels) watching(ctx context.Context) error {
+	return s.ask(ctx, func(ctx context.Context, c *goredis.SentinelClient) error {
+		m, err := c.Master(ctx, masterName).Result()
+		if err != nil {
+			return err
+		}
+		if m["num-other-sentinels"] != fmt.Sprint(len(s.list)-1) {
+			return fmt.Errorf("it knows %s other Sentinels", m["num-other-sentinels"])
+		}
+		replicas, err := c.Replicas(ctx, masterName).Result()
+		if err != nil {
+			return err
+		}
+		ready := slices.ContainsFunc(replicas, func(r map[string]string) bool {
+			return r["master-link-status"] == "ok" && r["flags"] == "slave"
+		})
+		if !ready {
+			return fmt.Errorf("no replica can be promoted: %v", replicas)
+		}
+		return nil
+	})
+}
+
+// master returns which of the two is the master now, by the Sentinels' word.
+func (s *sentinels) master(ctx context.Context) (master, replica *redisServer, err error) {
+	c := goredis.NewSentinelClient(&goredis.Options{Addr: s.list[0].addr, MaxRetries: -1})
+	defer c.Close()
+	addr, err := c.GetMasterAddrByName(ctx, masterName).Result()
+	if err != nil {
+		return nil, nil, err
+	}
+	if net.JoinHostPort(addr[0], addr[1]) == s.servers[0].addr {
+		return s.servers[0], s.servers[1], nil
+	}
+	return s.servers[1], s.servers[0], nil
+}
+
+// failover kills the master while its replica is behind: what the master did
+// last is forgotten when the Sentinels promote the replica.
+func failover(ctx context.Context, b *bed, r *Result) error {
+	dir, err := os.MkdirTemp(b.dir, "sentinels-")
+	if err != nil {
+		return err
+	}
+	var closers []func()
+	defer func() {
+		for i := len(closers) - 1; i >= 0; i-- {
+			closers[i]()
+		}
+	}()
+	s, err := startSentinels(ctx, dir, func(f func()) { closers = append(closers, f) })
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(ctx, b, plan{units: 6000, gateways: 2, store: s.url(), lease: shortLease})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	t := w.begin(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Rate: 250})
+	r.Rounds = b.rounds(4, 1)
+	rnd := b.rand(r.Name)
+	for i := range r.Rounds {
+		pause(ctx, 500*time.Millisecond)
+		dead, err := s.fail(ctx, time.Duration(100+rnd.IntN(300))*time.Millisecond)
+		if err != nil {
+			return err
+		}
+		pause(ctx, shortLease)
+		// The dead one comes back as a replica of its successor, as the Sentinels
+		// would make it ten seconds later. Without it no grant can be confirmed,
+		// and so none is used.
+		if err := dead.start(ctx); err != nil {
+			return err
+		}
+		if i < r.Rounds-1 {
+			if err := s.watching(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := ended(t); err != nil {
+		return err
+	}
+	return w.soldOut(ctx, r)
+}
+
+// fail stops the replica for a while, kills the master, lets the replica go on
+// and waits until it was promoted. It returns the dead one.
+func (s *sentinels) fail(ctx context.Context, behind time.Duration) (*redisServer, error) {
+	master, replica, err := s.master(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := freeze(replica.proc); err != nil {
+		return nil, err
+	}
+	pause(ctx, behind)
+	master.proc.kill()
+	master.of, replica.of = replica, nil
+	if err := thaw(replica.proc); err != nil {
+		return nil, err
+	}
+	return master, s.ask(ctx, func(ctx context.Context, c *goredis.SentinelClient) error {
+		addr, err := c.GetMasterAddrByName(ctx, masterName).Result()
+		if err == nil && net.JoinHostPort(addr[0], addr[1]) != replica.addr {
+			err = fmt.Errorf("the replica is not promoted yet")
+		}
+		return err
+	})
+}

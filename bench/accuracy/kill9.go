@@ -1,0 +1,85 @@
+package accuracy
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"tollgate/bench"
+)
+
+// kill9 kills the serving process at random instants while calls run, also
+// while it is still starting, and starts it again on the same data.
+type kill9 struct {
+	redis   bool // the gateway is a process of its own, beside the admin role, on Redis
+	streams bool
+	rotate  bool // small segments: the journal drops its beginning all the time
+}
+
+// plenty is a package that no trial uses up.
+const plenty = 100_000_000
+
+func (k kill9) run(ctx context.Context, b *bed, r *Result) error {
+	p := plan{units: plenty, redis: k.redis}
+	if k.redis {
+		p.gateways = 1
+	}
+	if k.rotate {
+		p.env = []string{"TOLLGATE_JOURNAL_SEGMENT=64KiB"}
+	}
+	w, err := newWorld(ctx, b, p)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	w.cut = k.rotate
+	stopReading := func() error { return nil }
+	if k.rotate {
+		stopReading = w.reading(ctx, 100*time.Millisecond)
+	}
+	load := bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 32, Rate: 1200}
+	if k.streams {
+		load.Scenarios = []bench.Scenario{w.stream("X-Mock-Chunks: 12", "X-Mock-Chunk-Delay: 5ms")}
+		load.Connections, load.Rate = 48, 500
+	}
+	t := w.begin(ctx, load)
+	rounds := b.rounds(50, 6)
+	if k.rotate || k.streams {
+		rounds = b.rounds(30, 4)
+	}
+	err = k.rounds(ctx, b.rand(r.Name), w, rounds)
+	if _, lerr := t.end(); err == nil {
+		err = lerr
+	}
+	if serr := stopReading(); err == nil {
+		err = serr
+	}
+	if err != nil {
+		return err
+	}
+	r.Rounds = rounds
+	return w.settle(ctx, r)
+}
+
+func (k kill9) rounds(ctx context.Context, rnd *rand.Rand, w *world, rounds int) error {
+	n := w.gateways[0]
+	span := 400 * time.Millisecond
+	for i := range rounds {
+		if !pause(ctx, time.Duration(rnd.Int64N(int64(span)))) {
+			return ctx.Err()
+		}
+		if err := w.kill(n); err != nil {
+			return err
+		}
+		if i%4 == 3 { // the next one dies before it may be ready
+			if err := n.launch(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+	}
+	return n.await(ctx)
+}
