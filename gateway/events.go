@@ -36,6 +36,8 @@ func (r *relay) feed(b []byte) error {
 		if len(r.line) > 0 || r.cut {
 			r.addToLine(seg)
 			line = r.line
+		} else {
+			r.limit(len(line))
 		}
 		switch {
 		case r.cut: // the end of a line that was not looked at
@@ -88,21 +90,26 @@ func (r *relay) keep(b []byte) {
 	r.mid = true
 }
 
-// addToLine adds to the line under way, unless the event passes its limit.
+// addToLine adds to the line under way. Of an event past its limit only lines
+// that may be blank are kept: they end it.
 func (r *relay) addToLine(b []byte) {
 	if r.cut {
 		return
 	}
-	most := r.c.g.cfg.MaxEvent
-	if r.big {
-		most = len("\r\n") // only the end of the event is looked for
-	}
-	if len(r.line)+len(r.data)+len(b) <= most {
-		r.line = append(r.line, b...)
+	n := len(r.line) + len(b)
+	r.limit(n)
+	if r.big && n > len("\r\n") {
+		r.cut, r.line = true, nil
 		return
 	}
-	r.cut, r.line = true, nil
-	r.giveUp()
+	r.line = append(r.line, b...)
+}
+
+// limit gives the event up when a line of n bytes takes it past its limit.
+func (r *relay) limit(n int) {
+	if len(r.data)+n > r.c.g.cfg.MaxEvent {
+		r.giveUp()
+	}
 }
 
 // giveUp stops looking into the event under way: it is delivered as it comes.
@@ -126,10 +133,6 @@ func (r *relay) takeLine(line []byte) {
 	}
 	if len(payload) > 0 && payload[0] == ' ' {
 		payload = payload[1:]
-	}
-	if len(r.data)+len(payload) > r.c.g.cfg.MaxEvent {
-		r.giveUp()
-		return
 	}
 	if len(r.data) > 0 {
 		r.data = append(r.data, '\n')

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/directory"
+	"tollgate/internal/usage"
+)
+
+// noHold counts how it was resolved.
+type noHold struct{ settled, released int }
+
+func (h *noHold) Settle(*usage.Record) error { h.settled++; return nil }
+func (h *noHold) Release()                   { h.released++ }
+func (h *noHold) Note(*usage.Record)         {}
+
+// testGateway is a gateway for tests of its parts.
+func testGateway(cfg Config) *Gateway {
+	return New(cfg, Deps{Recorder: &noHold{}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+}
+
+// pieces is a reader that returns text in given pieces.
+type pieces struct {
+	text []byte
+	cut  func(left int) int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.text) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.text[:p.cut(len(p.text))])
+	p.text = p.text[n:]
+	return n, nil
+}
+
+// relayed runs text through a relay of events in the given cuts.
+func relayed(g *Gateway, text []byte, strip bool, f family, cut func(left int) int) (out []byte, c *call, h *noHold) {
+	h = &noHold{}
+	c = &call{}
+	c.g, c.hold, c.llm, c.family = g, h, true, f
+	c.product = &product{}
+	c.sub = &subscription{Subscription: directory.Subscription{ID: "S", Mode: directory.ModeOnDemand, Units: []usage.Unit{usage.Token}}}
+	c.ex.Response.SetStatusCode(200)
+	r := &c.stream
+	r.c, r.src, r.parse, r.strip = c, &pieces{text, cut}, true, strip
+	r.buf = buffers.Get().(*[]byte)
+	defer buffers.Put(r.buf)
+	for {
+		b, err := r.step()
+		out = append(out, b...)
+		if err != nil {
+			return out, c, h
+		}
+	}
+}
+
+// FuzzEvents feeds any bytes as a stream of events, whole and cut: nothing
+// depends on the cuts, nothing is lost but whole usage chunks, and the call is
+// settled once.
+func FuzzEvents(f *testing.F) {
+	for _, s := range []string{
+		"data: {\"choices\":[{}]}\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\n\ndata: [DONE]\n\n",
+		"data: {\"choices\":[],\r\ndata: \"usage\":{\"total_tokens\":5}}\r\n\r\ndata:[DONE]\r\n\r\n",
+		": c\n\n\n\r\nevent: x\ndata\ndata:\n\n", "data: [DONE]", "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5}}}\n\n",
+		"data: 0123456789012345678901234567890123456789012345678901234567890123456789\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\n\n",
+	} {
+		f.Add([]byte(s), uint64(1), uint8(0))
+	}
+	small := testGateway(Config{MaxEvent: 64})
+	large := testGateway(Config{})
+	f.Fuzz(func(t *testing.T, text []byte, seed uint64, how uint8) {
+		g := large
+		if how&1 != 0 {
+			g = small
+		}
+		fam := familyChat
+		if how&4 != 0 {
+			fam = familyResponses
+		}
+		strip := how&2 != 0
+		whole, a, ha := relayed(g, text, strip, fam, func(left int) int { return left })
+		r := rand.New(rand.NewPCG(seed, 1))
+		cut, b, hb := relayed(g, text, strip, fam, func(left int) int { return 1 + r.IntN(min(left, 1+int(seed%9))) })
+		if ha.settled != 1 || hb.settled != 1 || ha.released+hb.released != 0 {
+			t.Fatalf("settled %d and %d times", ha.settled, hb.settled)
+		}
+		if !bytes.Equal(whole, cut) {
+			t.Fatalf("%q: whole %q, cut %q", text, whole, cut)
+		}
+		if a.usage != b.usage || a.incomplete != b.incomplete {
+			t.Fatalf("%q: whole %+v %v, cut %+v %v", text, a.usage, a.incomplete, b.usage, b.incomplete)
+		}
+		if !strip && !bytes.Equal(whole, text) {
+			t.Fatalf("%q became %q", text, whole)
+		}
+		if strip && !bytes.Contains(text, []byte("sage")) && !bytes.Equal(whole, text) {
+			t.Fatalf("%q became %q", text, whole)
+		}
+		// What was dropped is whole lines, in their order.
+		if rest := bytes.SplitAfter(text, []byte{'\n'}); !isSubsequence(bytes.SplitAfter(whole, []byte{'\n'}), rest) {
+			t.Fatalf("%q became %q", text, whole)
+		}
+	})
+}
+
+func isSubsequence(short, long [][]byte) bool {
+	if n := len(short); len(short[n-1]) == 0 {
+		short = short[:n-1] // nothing stands behind the last line end
+	}
+	i := 0
+	for _, l := range long {
+		if i < len(short) && bytes.Equal(short[i], l) {
+			i++
+		}
+	}
+	return i == len(short)
+}
