@@ -3,6 +3,7 @@ package quota
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tollgate/internal/usage"
 )
@@ -23,13 +24,13 @@ type account struct {
 
 	mu        sync.Mutex
 	leases    map[bucketKey]*lease
-	needs     []need // of calls that wait, for the next report
-	running   bool   // a round is under way
-	sent      int64  // monotonic ns its report was sent; 0: not yet
-	next      *round // the one to follow it
-	waiting   int    // calls that wait for units
-	giveBack  bool   // return all idle units with the next report
-	recalled  bool   // the same, unless calls wait here
+	needs     []need    // of calls that wait, for the next report
+	running   bool      // a round is under way
+	sent      time.Time // when its report was sent, as timers see it; zero: not yet
+	next      *round    // the one to follow it
+	waiting   int       // calls that wait for units
+	giveBack  bool      // return all idle units with the next report
+	recalled  bool      // the same, unless calls wait here
 	last      *SyncReply
 	lastOK    int64       // monotonic ns when the last answered report was sent
 	lastUse   int64       // monotonic ns when a change of use was last seen

@@ -96,7 +96,7 @@ func (e *Engine) await(ctx context.Context, a *account, needs func() []need, try
 			a.mu.Unlock()
 			return nil
 		}
-		if a.stalled(e.mono(), &e.cfg) {
+		if a.stalled(&e.cfg) {
 			a.mu.Unlock()
 			return e.refuse(a, reason)
 		}
@@ -155,8 +155,8 @@ func (a *account) wait(n int) {
 
 // stalled reports whether the exchange under way takes so long that the store
 // may be away. The caller holds a.mu.
-func (a *account) stalled(mono int64, cfg *Config) bool {
-	return a.running && a.sent != 0 && mono-a.sent > int64(cfg.AnswerWait)/4
+func (a *account) stalled(cfg *Config) bool {
+	return a.running && !a.sent.IsZero() && time.Since(a.sent) > cfg.AnswerWait/4
 }
 
 // once exchanges one report for a need of lots that are no longer open.

@@ -40,7 +40,7 @@ func (e *Engine) run(a *account, r *round) {
 		if next == nil && again {
 			next = &round{done: make(chan struct{})}
 		}
-		a.running, a.sent = next != nil, 0
+		a.running, a.sent = next != nil, time.Time{}
 		a.mu.Unlock()
 		close(r.done)
 		r = next
@@ -58,7 +58,7 @@ func (e *Engine) exchange(a *account, r *round) (again bool) {
 	a.mu.Lock()
 	sent, wall := e.mono(), e.now().UnixMilli()
 	req := a.request(&e.cfg, sent, wall)
-	a.sent = sent
+	a.sent = time.Now()
 	a.mu.Unlock()
 	var reply *SyncReply
 	if err == nil {

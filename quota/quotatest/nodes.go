@@ -59,10 +59,18 @@ func testNodes(t *testing.T, b Backend) {
 		if err := idle.call(t.Context(), sub, time.Now()); err != nil { // takes a lease and leaves it
 			t.Fatal(err)
 		}
+		slow := 0
 		for i := range 199 { // one at a time: a refusal would be a stranded unit
+			began := time.Now()
 			if err := busy.call(t.Context(), sub, time.Now()); err != nil {
 				t.Fatalf("call %d of 199: %v", i+1, err)
 			}
+			if time.Since(began) > 50*time.Millisecond {
+				slow++
+			}
+		}
+		if slow > 20 { // a busy machine may delay a few
+			t.Errorf("%d of 199 calls waited longer than 50ms for idle units", slow)
 		}
 		if err := busy.call(t.Context(), sub, time.Now()); !errors.Is(err, quota.ErrExhausted) {
 			t.Fatalf("error %v, want ErrExhausted", err)

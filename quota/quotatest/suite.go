@@ -119,7 +119,11 @@ func (n *node) charged(lot string) (sum int64) {
 // engine starts an engine that ends with the test.
 func engine(t testing.TB, s quota.Store, name string, now func() time.Time, change ...func(*quota.Config)) *node {
 	t.Helper()
-	cfg := quota.Config{Incarnation: quota.Incarnation{Node: name, Boot: 1}, Now: now}
+	cfg := quota.Config{
+		Incarnation: quota.Incarnation{Node: name, Boot: 1}, Now: now,
+		// The suite is about what is right, not about how fast the machine is.
+		AnswerWait: time.Minute, SyncTimeout: time.Minute, TailWait: 2 * time.Second,
+	}
 	for _, fn := range change {
 		fn(&cfg)
 	}

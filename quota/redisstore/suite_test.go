@@ -49,5 +49,5 @@ func TestCluster(t *testing.T) {
 
 func TestSentinel(t *testing.T) {
 	t.Parallel()
-	quotatest.Run(t, backend(redis.StartSentinel(t, redis.Options{}).URL()+"&wait=1"))
+	quotatest.Run(t, backend(redis.StartSentinel(t, redis.Options{}).URL()+"&wait=1&wait_timeout=2s"))
 }
