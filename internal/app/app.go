@@ -143,7 +143,12 @@ func (a *App) open(ctx context.Context) error {
 		}
 	}
 	if a.node != nil {
-		return a.node.begin(ctx)
+		if err := a.node.begin(ctx); err != nil {
+			return err
+		}
+	}
+	if a.control != nil {
+		a.control.begin(ctx)
 	}
 	return nil
 }

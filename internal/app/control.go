@@ -84,9 +84,16 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			a.log.Error("deliveries to the quota store stopped", "error", err)
 		}
 	})
-	a.work.Go(func() { c.watch(a.ctx) })
 	a.reg.MustRegister(newControlCollector(c))
 	return c, c.bootstrap(ctx)
+}
+
+// begin starts what looks after the books, with its first figures in place.
+func (c *control) begin(ctx context.Context) {
+	if err := c.refresh(ctx); err != nil {
+		c.app.log.Warn("the ledger could not be reconciled", "error", err)
+	}
+	c.app.work.Go(func() { c.watch(c.app.ctx) })
 }
 
 // operatorFile holds the first operator's token.

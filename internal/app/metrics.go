@@ -141,20 +141,24 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 
 // watch refreshes the figures until ctx ends.
 func (c *control) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		began := time.Now()
-		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
-			c.app.log.Warn("the ledger could not be reconciled", "error", err)
-		}
-		took := time.Since(began)
+	took := time.Duration(0)
+	for {
 		pause(ctx, max(figuresLeast, figuresShare*took))
-		t := time.NewTimer(max(0, figuresEvery-time.Since(began)))
+		t := time.NewTimer(max(0, figuresEvery-figuresShare*took))
 		select {
 		case <-t.C:
 		case <-c.changed:
 		case <-ctx.Done():
 		}
 		t.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		began := time.Now()
+		if err := c.refresh(ctx); err != nil && ctx.Err() == nil {
+			c.app.log.Warn("the ledger could not be reconciled", "error", err)
+		}
+		took = time.Since(began)
 	}
 }
 
