@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -88,12 +87,12 @@ func New(cfg Config, deps Deps) *Gateway {
 	return g
 }
 
-// serverLog writes fasthttp's own messages, which carry no request data with
-// SecureErrorLogMessage set, at debug level.
+// serverLog writes fasthttp's own messages at debug level, without what they are
+// about: some of its errors quote the request, SecureErrorLogMessage or not.
 type serverLog struct{ log *slog.Logger }
 
-func (l serverLog) Printf(format string, args ...any) {
-	l.log.Debug("http server", "message", fmt.Sprintf(format, args...))
+func (l serverLog) Printf(format string, _ ...any) {
+	l.log.Debug("http server", "message", format)
 }
 
 // Serve takes connections from ln until it is closed or Shutdown is called. It
