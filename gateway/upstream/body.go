@@ -88,7 +88,7 @@ func (b *body) nextChunk() error {
 		}
 	}
 	b.began = true
-	n, digits := int64(0), 0
+	n, digits, extension := int64(0), 0, false
 	for read := 0; ; read++ {
 		c, err := b.br.ReadByte()
 		if err != nil {
@@ -116,7 +116,9 @@ func (b *body) nextChunk() error {
 				return nil
 			}
 			return b.trailers()
-		case read == digits && c != ';' && c != ' ' && c != '\t':
+		case c == ';':
+			extension = true
+		case !extension && c != ' ' && c != '\t':
 			return errChunkSize
 		}
 	}
