@@ -34,6 +34,8 @@ const settleLimit = 20 * time.Second
 // settle waits until nothing is under way and the figures agree, and fills in
 // the result. What does not agree in the end is the trial's drift.
 func (w *world) settle(ctx context.Context, r *Result) error {
+	began := time.Now()
+	defer func() { r.Settled = float64(time.Since(began).Milliseconds()) / 1000 }()
 	err := until(ctx, settleLimit, func(context.Context) error {
 		if n := w.mock.Stats().Active; n != 0 {
 			return fmt.Errorf("%d answers of the mock are still under way", n)

@@ -9,11 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	goredis "github.com/redis/go-redis/v9"
-
-	"tollgate/bench"
 )
 
 // sentinels watch one master and its replica.
@@ -139,25 +136,35 @@ func failover(ctx context.Context, b *bed, r *Result) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWorld(ctx, b, plan{units: 6000, gateways: 2, store: s.url(), lease: shortLease})
+	w, err := newWorld(ctx, b, plan{units: smallPackage, gateways: 2, store: s.url(), lease: shortLease})
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	t := w.begin(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Rate: 250})
-	r.Rounds = b.rounds(4, 1)
+	r.Rounds = b.rounds(5, 1)
 	rnd := b.rand(r.Name)
 	for i := range r.Rounds {
-		pause(ctx, 500*time.Millisecond)
-		dead, err := s.fail(ctx, time.Duration(100+rnd.IntN(300))*time.Millisecond)
+		if err := w.newPackage(ctx, i); err != nil {
+			return err
+		}
+		if err := w.sell(ctx, 50+rnd.Int64N(smallPackage/2)); err != nil {
+			return err
+		}
+		dead, err := s.fail(ctx, func() error { return w.sell(ctx, smallPackage/2) })
 		if err != nil {
 			return err
 		}
-		pause(ctx, shortLease)
+		// A storm on the new master, which knows little of what was sold.
+		if err := w.sell(ctx, smallPackage); err != nil {
+			return err
+		}
 		// The dead one comes back as a replica of its successor, as the Sentinels
 		// would make it ten seconds later. Without it no grant can be confirmed,
 		// and so none is used.
 		if err := dead.start(ctx); err != nil {
+			return err
+		}
+		if err := w.exhaust(ctx); err != nil {
 			return err
 		}
 		if i < r.Rounds-1 {
@@ -166,15 +173,13 @@ func failover(ctx context.Context, b *bed, r *Result) error {
 			}
 		}
 	}
-	if err := ended(t); err != nil {
-		return err
-	}
 	return w.soldOut(ctx, r)
 }
 
-// fail stops the replica for a while, kills the master, lets the replica go on
-// and waits until it was promoted. It returns the dead one.
-func (s *sentinels) fail(ctx context.Context, behind time.Duration) (*redisServer, error) {
+// fail stops the replica, does something it will not know of, kills the master,
+// lets the replica go on and waits until it was promoted. It returns the dead
+// one.
+func (s *sentinels) fail(ctx context.Context, unseen func() error) (*redisServer, error) {
 	master, replica, err := s.master(ctx)
 	if err != nil {
 		return nil, err
@@ -182,7 +187,9 @@ func (s *sentinels) fail(ctx context.Context, behind time.Duration) (*redisServe
 	if err := freeze(replica.proc); err != nil {
 		return nil, err
 	}
-	pause(ctx, behind)
+	if err := unseen(); err != nil {
+		return nil, err
+	}
 	master.proc.kill()
 	master.of, replica.of = replica, nil
 	if err := thaw(replica.proc); err != nil {

@@ -83,3 +83,38 @@ func (k kill9) rounds(ctx context.Context, rnd *rand.Rand, w *world, rounds int)
 	}
 	return n.await(ctx)
 }
+
+// kill9Tail kills one of two gateways in turn while the last units of a package
+// are sold. What the dead one had leased returns with its journal, no more and
+// no less: the package is sold to its last unit, and not beyond.
+func kill9Tail(ctx context.Context, b *bed, r *Result) error {
+	w, err := newWorld(ctx, b, plan{units: smallPackage, gateways: 2, redis: true})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	r.Rounds = b.rounds(20, 2)
+	rnd := b.rand(r.Name)
+	for i := range r.Rounds {
+		if err := w.newPackage(ctx, i); err != nil {
+			return err
+		}
+		t := w.begin(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 8, Rate: 1000})
+		pause(ctx, time.Duration(rnd.Int64N(int64(smallPackage*time.Millisecond)*5/4)))
+		n := w.gateways[i%2]
+		if err := w.kill(n); err != nil {
+			return err
+		}
+		pause(ctx, time.Duration(rnd.IntN(200))*time.Millisecond)
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+		if err := ended(t); err != nil {
+			return err
+		}
+		if err := w.exhaust(ctx); err != nil {
+			return err
+		}
+	}
+	return w.soldOut(ctx, r)
+}

@@ -74,7 +74,7 @@ const dryLimit = 30 * time.Second
 func (w *world) exhaust(ctx context.Context) error {
 	deadline := time.Now().Add(dryLimit)
 	for dry := 0; dry < 3; {
-		res, err := w.load(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Requests: 160})
+		res, err := w.load(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Requests: 160, Duration: time.Second})
 		if err != nil {
 			return err
 		}

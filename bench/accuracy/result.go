@@ -47,6 +47,7 @@ type Result struct {
 	Unknown     int64 `json:"unknown"`     // sent, and no answer came
 	Refused     int64 `json:"refused"`     // connections refused
 
+	Settled float64 `json:"settle_seconds"` // from the last call until all figures agreed
 	Seconds float64 `json:"seconds"`
 	OK      bool    `json:"ok"`
 	Reason  string  `json:"reason,omitempty"` // why not
