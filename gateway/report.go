@@ -39,27 +39,55 @@ func (r *report) merge(later report) {
 	r.cacheWrite, r.cacheRead = max(r.cacheWrite, later.cacheWrite), max(r.cacheRead, later.cacheRead)
 }
 
-var keyUsage = []byte(`"usage"`)
+var (
+	keyUsage   = []byte(`"usage"`)
+	nullUsage  = []byte(`:null`)
+	nullUsage2 = []byte(`: null`)
+)
 
 // findUsage looks for a usage object in one JSON text: at the top level (chat,
 // completions, embeddings, …), in "response" (events of the responses API) or
 // in "message" (Anthropic's message_start). Only those places count: an echo of
 // the word deeper in the answer is content. The look-up walks the text by
-// depth; the search for the bare word only spares texts that cannot hold it.
-func findUsage(text []byte) (report, bool) {
-	if !bytes.Contains(text, keyUsage) {
+// depth; the search for the bare word only spares texts that cannot hold one.
+func findUsage(text []byte) (r report, found bool) {
+	if !mayHoldUsage(text) {
 		return report{}, false
 	}
-	root := gjson.Parse(view(text))
-	u := root.Get("usage")
-	if !u.IsObject() {
-		if u = root.Get("response.usage"); !u.IsObject() {
-			if u = root.Get("message.usage"); !u.IsObject() {
-				return report{}, false
+	var outer, inner gjson.Result
+	gjson.Parse(view(text)).ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "usage":
+			outer = value
+		case "response", "message":
+			if u := value.Get("usage"); u.IsObject() {
+				inner = u
 			}
 		}
+		return !outer.IsObject()
+	})
+	if !outer.IsObject() {
+		outer = inner
 	}
-	return parseUsage(u)
+	if !outer.IsObject() {
+		return report{}, false
+	}
+	return parseUsage(outer)
+}
+
+// mayHoldUsage reports whether the word stands in the text other than as
+// "usage":null, which upstreams put into every chunk but the last.
+func mayHoldUsage(text []byte) bool {
+	for {
+		i := bytes.Index(text, keyUsage)
+		if i < 0 {
+			return false
+		}
+		text = text[i+len(keyUsage):]
+		if !bytes.HasPrefix(text, nullUsage) && !bytes.HasPrefix(text, nullUsage2) {
+			return true
+		}
+	}
 }
 
 // parseUsage reads a usage object by either naming (gateway-wire section 5.2).

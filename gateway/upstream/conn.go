@@ -31,15 +31,32 @@ type conn struct {
 
 	writeDeadline time.Time // the write deadline last set
 
+	waits *Exchange // whose body is being read; nil otherwise
+
 	prev, next *conn // in the target's list of connections in use
 }
 
 func newConn(nc, tcp net.Conn, bufferSize int) *conn {
-	c := &conn{Conn: nc, plain: nc == tcp, br: bufio.NewReaderSize(nc, bufferSize)}
+	c := &conn{Conn: nc, plain: nc == tcp}
+	c.br = bufio.NewReaderSize(source{c}, bufferSize)
 	if sc, ok := tcp.(syscall.Conn); ok {
 		c.raw, _ = sc.SyscallConn()
 	}
 	return c
+}
+
+// source is what the reader of a connection reads. The time is taken only here,
+// where the kernel has to be asked anyway, not for every chunk.
+type source struct{ c *conn }
+
+// Read implements io.Reader.
+func (s source) Read(p []byte) (int, error) {
+	if e := s.c.waits; e != nil {
+		if err := e.beforeRead(s.c); err != nil {
+			return 0, err
+		}
+	}
+	return s.c.Conn.Read(p)
 }
 
 // alive reports whether an idle connection can take a request: the peer has

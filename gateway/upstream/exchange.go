@@ -208,7 +208,7 @@ var uploadBuffers = sync.Pool{New: func() any { b := make([]byte, chunkRoom+16<<
 
 func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), deadline time.Time) error {
 	resp := &e.Response
-	c.deadline = deadline
+	c.waits, c.deadline = nil, deadline
 	if err := c.SetReadDeadline(deadline); err != nil {
 		return &Error{Op: OpHeader, Err: err}
 	}
@@ -239,6 +239,7 @@ func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), d
 		return nil
 	}
 	e.body.reset(c.br, &resp.Header)
+	c.waits = e
 	return nil
 }
 
@@ -296,13 +297,6 @@ func (e *Exchange) Read(p []byte) (int, error) {
 	if e.ended || e.conn == nil {
 		return 0, io.EOF
 	}
-	cfg := &e.target.cfg
-	if err := e.conn.extendRead(cfg.Now(), cfg.IdleTimeout); err != nil {
-		e.broken = true
-		return 0, &Error{Op: OpBody, Err: err}
-	}
-	// Looked at after the deadline was set: Interrupt sets the flag before it
-	// takes the deadline back.
 	if e.interrupted.Load() {
 		e.broken = true
 		return 0, &Error{Op: OpBody, Err: errInterrupted}
@@ -320,6 +314,21 @@ func (e *Exchange) Read(p []byte) (int, error) {
 	}
 }
 
+// beforeRead is called when reading the body has to read the connection. It
+// moves the deadline on.
+func (e *Exchange) beforeRead(c *conn) error {
+	cfg := &e.target.cfg
+	if err := c.extendRead(cfg.Now(), cfg.IdleTimeout); err != nil {
+		return err
+	}
+	// Looked at after the deadline was set: Interrupt sets the flag before it
+	// takes the deadline back.
+	if e.interrupted.Load() {
+		return errInterrupted
+	}
+	return nil
+}
+
 // Ended reports whether the body was read to its end.
 func (e *Exchange) Ended() bool { return e.ended }
 
@@ -331,7 +340,7 @@ func (e *Exchange) Close() {
 		return
 	}
 	e.setConn(nil)
-	e.body = body{}
+	e.body, c.waits = body{}, nil
 	keep := e.ended && !e.broken && !e.interrupted.Load() && c.br.Buffered() == 0
 	if keep {
 		e.target.release(c, e.target.cfg.Now())
