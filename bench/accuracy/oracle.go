@@ -199,7 +199,13 @@ func (o *oracle) expect(subscription string, unit usage.Unit, only bool) expecta
 	for id, ok := range o.answered {
 		c, known := o.clients[id]
 		r, recorded := o.records[id]
-		ours := known && c.subscription == subscription || !known && (only || recorded && r.subscription == subscription)
+		ours := only
+		switch {
+		case known:
+			ours = c.subscription == subscription
+		case recorded:
+			ours = r.subscription == subscription
+		}
 		if !ok || !ours || c.must || c.mustNot {
 			continue
 		}
