@@ -112,7 +112,10 @@ func TestFinalRecordsReplaceProvisionalOnes(t *testing.T) {
 		rec  *usage.Record
 		want int64
 	}{
-		{record(10, usage.Provisional), 10}, {record(20, usage.Provisional), 20}, {record(25, 0), 25}, {record(20, usage.Provisional), 25},
+		{record(10, usage.Provisional), 10},
+		{record(20, usage.Provisional), 20},
+		{record(25, 0), 25},
+		{record(20, usage.Provisional), 25},
 		{&usage.Record{ID: id, Subscription: sub}, 25}, // not counted: it charges nothing
 	} {
 		o.record(step.rec, usage.Token)
