@@ -32,6 +32,9 @@ func (c *call) relay() refusal {
 	case c.llm && success && !trailers && mayBeJSON(up.Header.ContentType()):
 		return c.relayWhole(c.g.cfg.MaxAnswerBuffer)
 	case trailers || c.stream.events:
+		if c.llm && success && mayBeJSON(up.Header.ContentType()) {
+			c.stream.scan = newAnswerScan(string(up.Header.ContentEncoding()), nil)
+		}
 		return c.relayStream(nil)
 	default:
 		return c.relayFirst()

@@ -51,7 +51,9 @@ type callState struct {
 	sub     *subscription
 	who     principal
 
-	body     []byte // whole request body, once bodyRead
+	others   []*product // further products of the model's name
+	plain    []byte     // the body before it was edited for a product
+	body     []byte     // whole request body, once bodyRead
 	bodyRead bool
 	decoded  bool // body was unpacked
 	upload   upload
@@ -64,6 +66,8 @@ type callState struct {
 	noted    bool // metrics were written
 
 	usage      report
+	makes      bool  // the call makes an answer, it does not read one made before
+	textChunks int64 // chunks of a stream with text in them, for streams that may be cancelled
 	textRunes  int64 // characters of generated text relayed, where estimates may be billed
 	bytesOut   int64
 	firstByte  time.Time

@@ -13,7 +13,8 @@ import (
 // items the subscription is charged in; est holds the estimate of each. at is
 // the admission instant, by which the call's lots are chosen (PKG-26).
 //
-// It returns ErrExhausted when no lot has anything left, ErrUnavailable when
+// It returns ErrExhausted when no lot has anything left, ErrHeld when what is
+// left is held by calls under way, ErrUnavailable when
 // the node cannot decide; any other error is treated as the latter and logged.
 type Admitter interface {
 	Admit(subscription string, units []usage.Unit, est usage.Units, at time.Time) (Hold, error)

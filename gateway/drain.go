@@ -6,7 +6,7 @@ import "time"
 // the client left: for its usage.
 func (c *call) drainWanted() bool {
 	status := c.ex.Response.StatusCode()
-	return c.llm && c.product.OnDisconnect != "cancel" && status >= 200 && status < 300 && (c.stream.parse || c.stream.scan != nil)
+	return c.llm && c.product.OnDisconnect != onDisconnectCancel && status >= 200 && status < 300 && (c.stream.parse || c.stream.scan != nil)
 }
 
 // detach cuts the call loose from the connection it came by, which fasthttp

@@ -11,6 +11,9 @@ import (
 var (
 	// ErrExhausted says that the packages are used up (PKG-5).
 	ErrExhausted = errors.New("gateway: the packages are used up")
+	// ErrHeld says that all that is left of the packages is held by calls under
+	// way. The caller may try again.
+	ErrHeld = errors.New("gateway: what is left of the packages is held by calls under way")
 	// ErrUnavailable says that this node cannot decide now: the quota store is
 	// away and no lease covers the call. The caller may try again.
 	ErrUnavailable = errors.New("gateway: quota cannot be decided now")
@@ -47,6 +50,7 @@ const (
 	ReasonBadRequest
 	ReasonFrozen
 	ReasonExhausted
+	ReasonHeld
 	ReasonQuotaUnavailable
 	ReasonJournal
 	ReasonNotReady
@@ -109,6 +113,7 @@ var table = [numReasons]row{
 	ReasonBadRequest:        {"bad_request", 400, "0602", "Bad request.", 400, typeInvalid, "invalid_request", "", false, 0, false},
 	ReasonFrozen:            {"frozen", 405, "0502", "The app has been frozen.", 403, "account_frozen", "account_frozen", "The subscription is frozen: top up the account, then try again.", true, 0, false},
 	ReasonExhausted:         {"exhausted", 405, "0501", "The app quota has been used up.", 429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.", true, 0, false},
+	ReasonHeld:              {"held", 429, "0308", "All that is left of the package is held by calls under way; try again.", 429, "tokens", "rate_limit_exceeded", "", false, 1, false},
 	ReasonQuotaUnavailable:  {"quota_unavailable", 503, "0606", "The quota cannot be checked at the moment; try again.", 503, typeServer, "quota_unavailable", "", false, 1, false},
 	ReasonJournal:           {"journal", 503, "0606", "The call cannot be recorded at the moment; try again.", 503, typeServer, "not_recordable", "", false, 1, false},
 	ReasonNotReady:          {"not_ready", 503, "0606", "The API configurations are not loaded yet; try again.", 503, typeServer, "not_ready", "", false, 1, false},

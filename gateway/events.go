@@ -164,8 +164,11 @@ func (r *relay) dispatch() (drop bool, err error) {
 			drop = true
 		}
 	}
-	if c.product.BillEstimates {
-		c.textRunes += countText(data)
+	if c.product.BillEstimates || c.product.OnDisconnect == onDisconnectCancel {
+		if n := countText(data); n > 0 {
+			c.textRunes += n
+			c.textChunks++
+		}
 	}
 	if c.family == familyResponses && isTerminal(data) {
 		r.done = true

@@ -32,6 +32,10 @@ func (c *call) admitAndForward() refusal {
 			if ref.reason == ReasonFrozen {
 				ref.reason = ReasonExhausted
 			}
+		case errors.Is(err, ErrHeld):
+			if ref.reason != ReasonQuotaUnavailable {
+				ref.reason = ReasonHeld
+			}
 		default:
 			if !errors.Is(err, ErrUnavailable) {
 				c.g.log.Error("admit a call", "request_id", c.idString(), "subscription", s.ID, "error", err)

@@ -70,6 +70,7 @@ func New(cfg Config, deps Deps) *Gateway {
 		Handler:                      g.handle,
 		ErrorHandler:                 g.handleReadError,
 		ExpectHandler:                g.handleExpect,
+		HeaderReceived:               headerReceived,
 		ReadBufferSize:               g.cfg.MaxHeader,
 		ReadTimeout:                  g.cfg.ReadTimeout,
 		IdleTimeout:                  g.cfg.IdleTimeout,
@@ -165,13 +166,42 @@ func (g *Gateway) upstreamConfig() upstream.Config {
 // connections were cut, for the calls to notice and resolve their holds.
 const shutdownGrace = 5 * time.Second
 
+// shutdownLook is how often Shutdown looks for connections without a call.
+const shutdownLook = 20 * time.Millisecond
+
+// headerReceived is told each request's header before its body is read. Expect
+// is unknown to HTTP/1.0, and an interim answer would break such a client (RFC
+// 9110 section 10.1.1).
+func headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if !h.IsHTTP11() {
+		h.Del(fasthttp.HeaderExpect)
+	}
+	return fasthttp.RequestConfig{}
+}
+
 // Shutdown refuses new calls and waits for the running ones and for upstream
 // answers that are read on after their client left. When ctx ends it cuts every
 // connection, to clients and to upstreams, so that the calls still running end
 // and resolve their holds, and returns ctx's error.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.draining.Store(true)
+	stop := make(chan struct{})
+	go func() {
+		// Whoever has not sent a request does not hold the others up. A look now
+		// and then catches what was accepted at the last moment.
+		t := time.NewTicker(shutdownLook)
+		defer t.Stop()
+		for {
+			g.conns.closeWaiting()
+			select {
+			case <-t.C:
+			case <-stop:
+				return
+			}
+		}
+	}()
 	err := g.server.ShutdownWithContext(ctx)
+	defer close(stop)
 	if errors.Is(err, net.ErrClosed) {
 		err = nil // a listener its owner had closed already
 	}
@@ -236,6 +266,9 @@ func (g *Gateway) handleExpect(ctx *fasthttp.RequestCtx) int {
 // with runs f on a call for ctx and answers its refusal.
 func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 	c := g.calls.Get().(*call)
+	if w, ok := ctx.Conn().(watched); ok {
+		w.watch().serving.Store(true)
+	}
 	c.begin(g, ctx)
 	g.metrics.inFlight.Inc()
 	defer func() {

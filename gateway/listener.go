@@ -25,16 +25,16 @@ type listener struct {
 // openConns is the set of client connections.
 type openConns struct {
 	mu  sync.Mutex
-	set map[net.Conn]struct{}
+	set map[net.Conn]*watch
 }
 
-func (o *openConns) add(c net.Conn) {
+func (o *openConns) add(c net.Conn, w *watch) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.set == nil {
-		o.set = make(map[net.Conn]struct{})
+		o.set = make(map[net.Conn]*watch)
 	}
-	o.set[c] = struct{}{}
+	o.set[c] = w
 }
 
 // remove reports whether c was there.
@@ -44,6 +44,18 @@ func (o *openConns) remove(c net.Conn) bool {
 	_, ok := o.set[c]
 	delete(o.set, c)
 	return ok
+}
+
+// closeWaiting closes the connections that carry no call: those that have sent
+// nothing, or not yet a whole request header.
+func (o *openConns) closeWaiting() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c, w := range o.set {
+		if !w.serving.Load() {
+			_ = c.Close()
+		}
+	}
 }
 
 // closeAll closes every connection there is.
@@ -60,23 +72,27 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.open.add(c)
 	l.tasks.begin()
 	if tc, ok := c.(*tls.Conn); ok {
 		// The embedded *tls.Conn keeps the methods by which fasthttp knows TLS.
-		return &tlsConn{Conn: tc, w: watch{raw: c, l: l, fresh: true}}, nil
+		wc := &tlsConn{Conn: tc, w: watch{raw: c, l: l, fresh: true}}
+		l.open.add(c, &wc.w)
+		return wc, nil
 	}
-	return &plainConn{Conn: c, w: watch{raw: c, l: l, fresh: true}}, nil
+	wc := &plainConn{Conn: c, w: watch{raw: c, l: l, fresh: true}}
+	l.open.add(c, &wc.w)
+	return wc, nil
 }
 
-// watch is what the gateway keeps of a client connection. But for linger it is
-// used by the connection's own goroutine only.
+// watch is what the gateway keeps of a client connection. But for linger and
+// serving it is used by the connection's own goroutine only.
 type watch struct {
 	raw net.Conn
 	l   *listener
 
 	deadline time.Time   // the write deadline last set
 	linger   atomic.Bool // the client may be sending still: see close
+	serving  atomic.Bool // a call is under way, its answer not yet written
 	ended    bool        // a read has failed: nothing more will come
 
 	// fresh says that nothing was in the server's write buffer when the request
@@ -104,6 +120,7 @@ func state(c net.Conn, s fasthttp.ConnState) {
 	w := wc.watch()
 	switch s {
 	case fasthttp.StateIdle:
+		w.serving.Store(false)
 		w.between, w.fresh = true, false
 		w.firstLen, w.firstLine = 0, false
 	case fasthttp.StateActive:

@@ -15,11 +15,14 @@ func (c *call) serveLLM() refusal {
 	}
 	var takesModel bool
 	c.family, takesModel = familyOf(c.route.rest)
+	c.makes = c.ctx.IsPost() && (takesModel || c.family == familyOther)
 	switch {
 	case c.family == familyModels && (c.ctx.IsGet() || c.ctx.IsHead()):
 		return c.listModels()
 	case takesModel && c.ctx.IsPost():
 		ref = c.takePayload()
+	case c.makes && isJSON(c.ctx.Request.Header.ContentType()):
+		ref = c.takeOtherPayload()
 	default:
 		if ref = c.productWithoutModel(); ref.reason == ReasonNone {
 			ref = c.takeBody()
@@ -28,7 +31,40 @@ func (c *call) serveLLM() refusal {
 	if ref.reason != ReasonNone {
 		return ref
 	}
-	return c.admitAndForward()
+	ref = c.admitAndForward()
+	// Several products may go by one name at /v1: one that is used up does not
+	// stand before another that is not.
+	for len(c.others) > 0 && (ref.reason == ReasonExhausted || ref.reason == ReasonFrozen) {
+		c.product, c.others = c.others[0], c.others[1:]
+		c.editPayload()
+		ref = c.admitAndForward()
+	}
+	return ref
+}
+
+func isJSON(contentType []byte) bool {
+	const t = "application/json"
+	return len(contentType) >= len(t) && equalFold(contentType[:len(t)], t)
+}
+
+// takeOtherPayload takes the JSON body of a route the gateway does not know. A
+// model in it decides like in the routes it knows; without one, or where the
+// body is not what the gateway can read, the product must follow from the rest.
+func (c *call) takeOtherPayload() refusal {
+	if ref := c.readPayload(); ref.reason != ReasonNone {
+		if ref.reason != ReasonBadRequest || c.product == nil {
+			return ref
+		}
+		return refusal{} // the upstream judges it
+	}
+	if c.pay.model == "" {
+		return c.productWithoutModel()
+	}
+	if ref := c.resolveModel(); ref.reason != ReasonNone {
+		return ref
+	}
+	c.editPayload()
+	return refusal{}
 }
 
 // findLLM authenticates the caller and finds the product, where the path names
@@ -82,12 +118,21 @@ func (c *call) takePayload() refusal {
 	if ref := c.resolveModel(); ref.reason != ReasonNone {
 		return ref
 	}
-	ask := c.pay.stream && c.family.takesStreamOptions()
-	out := c.pay.rewrite(c.editBuf[:0], c.body, c.product.models[c.pay.model], ask)
-	if len(out) != len(c.body) || len(out) > 0 && &out[0] != &c.body[0] {
-		c.editBuf, c.body = out, out
-	}
+	c.editPayload()
 	return refusal{}
+}
+
+// editPayload makes the body for the product out of the client's.
+func (c *call) editPayload() {
+	if c.plain == nil {
+		c.plain = c.body
+	}
+	ask := c.pay.stream && c.family.takesStreamOptions()
+	out := c.pay.rewrite(c.editBuf[:0], c.plain, c.product.models[c.pay.model], ask)
+	if len(out) != len(c.plain) || len(out) > 0 && &out[0] != &c.plain[0] {
+		c.editBuf = out
+	}
+	c.body = out
 }
 
 // readPayload reads and parses the JSON body of an LLM request, unpacking it
@@ -128,12 +173,12 @@ func unknownModel(name string) refusal {
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
-	return refusal{reason: ReasonModelUnknown, param: "model",
+	return refusal{reason: ReasonModelUnknown,
 		detail: "The model `" + name + "` does not exist or you do not have access to it."}
 }
 
 // resolveModel checks the model against the addressed product, or finds the
-// product the key may call under that name; of several the earliest subscribed.
+// products the key may call under that name, the earliest subscribed first.
 func (c *call) resolveModel() refusal {
 	name := c.pay.model
 	if c.product != nil {
@@ -142,10 +187,17 @@ func (c *call) resolveModel() refusal {
 		}
 	} else {
 		for _, p := range c.who.account.llm {
-			if _, ok := p.models[name]; ok && c.who.mayCall(p) {
-				c.product = p
-				return refusal{}
+			if _, ok := p.models[name]; !ok || !c.who.mayCall(p) {
+				continue
 			}
+			if c.product == nil {
+				c.product = p
+			} else {
+				c.others = append(c.others, p)
+			}
+		}
+		if c.product != nil {
+			return refusal{}
 		}
 	}
 	c.pay.model = "" // it is the caller's text, not a model: no record keeps it

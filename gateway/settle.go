@@ -78,9 +78,14 @@ func (c *call) settle() error {
 	c.rec.Units[usage.Call] = 1
 	c.rec.Basis = usage.BasisUpstream
 	switch {
+	case c.llm && !c.makes:
+		// An answer that was made, and charged, before is read again.
 	case c.usage.found:
 		c.usage.fill(&c.rec)
 	case !c.llm || !metersTokens(c.sub.Units):
+	case c.clientGone && c.product.OnDisconnect == onDisconnectCancel:
+		c.countTokens()
+		c.rec.Basis = usage.BasisCounted
 	case c.product.BillEstimates:
 		c.estimateTokens()
 		c.rec.Basis = usage.BasisEstimated
@@ -153,6 +158,18 @@ func metersTokens(units []usage.Unit) bool {
 // characters to a token, for products whose seller bills estimates.
 func (c *call) estimateTokens() {
 	in, out := int64(len(c.body)+3)/4, (c.textRunes+3)/4
+	c.rec.Units[usage.InputToken], c.rec.Units[usage.OutputToken], c.rec.Units[usage.Token] = in, out, in+out
+}
+
+// onDisconnectCancel is the product's choice to close the upstream when the
+// client leaves, and to bill what was counted until then.
+const onDisconnectCancel = "cancel"
+
+// countTokens fills in what was relayed of a stream that was cancelled: each
+// chunk with text in it as one token, which is how upstreams stream, and the
+// prompt by its size.
+func (c *call) countTokens() {
+	in, out := int64(len(c.body)+3)/4, c.textChunks
 	c.rec.Units[usage.InputToken], c.rec.Units[usage.OutputToken], c.rec.Units[usage.Token] = in, out, in+out
 }
 

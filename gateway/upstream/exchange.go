@@ -220,6 +220,9 @@ func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), d
 		if status >= 200 {
 			break
 		}
+		if status < 100 {
+			return &Error{Op: OpHeader, Err: errors.New("the upstream's status is not one")}
+		}
 		if status == fasthttp.StatusSwitchingProtocols {
 			return &Error{Op: OpHeader, Err: errors.New("the upstream switched protocols unasked")}
 		}
