@@ -61,7 +61,7 @@ func (e *Engine) admitSlow(ctx context.Context, a *account, h *Hold, est *usage.
 		return nil
 	}
 	switch err {
-	case ErrExhausted:
+	case ErrExhausted, ErrHeld:
 		e.stats.exhausted.Add(1)
 	case ErrNoPackage:
 		e.stats.noPackage.Add(1)
@@ -117,13 +117,13 @@ func (e *Engine) await(ctx context.Context, a *account, needs func() []need, try
 			return ErrUnavailable
 		}
 		reason, certain = judge(r.reply, missing)
-		if reason == ErrExhausted && try(true) {
+		if dry(reason) && try(true) {
 			return nil
 		}
 		if certain {
 			return e.refuse(a, reason)
 		}
-		if reason != ErrExhausted {
+		if !dry(reason) {
 			continue // others on this node took what was granted
 		}
 		// Other nodes have units: they were asked to return idle ones, and may
@@ -184,18 +184,23 @@ func judge(reply *SyncReply, needs []need) (reason error, certain bool) {
 	if reply.Closed || reply.Learning {
 		return ErrUnavailable, true
 	}
-	var left, others usage.Units
+	var left, own, others usage.Units
 	for i := range reply.Buckets {
 		b := &reply.Buckets[i]
 		left[b.Unit] += b.Remaining
+		own[b.Unit] += b.Counter.Outstanding()
 		others[b.Unit] += b.Outstanding - b.Counter.Outstanding()
 	}
 	for _, n := range needs {
 		switch {
 		case !reply.Known[n.unit]:
 			return ErrNoPackage, true
+		case left[n.unit] == 0 && others[n.unit] == 0 && own[n.unit] > 0 && n.unit != usage.Call:
+			return ErrHeld, true
 		case left[n.unit] == 0 && others[n.unit] == 0:
 			return ErrExhausted, true
+		case left[n.unit] == 0 && n.unit != usage.Call:
+			reason = ErrHeld
 		case left[n.unit] == 0:
 			reason = ErrExhausted
 		}
@@ -205,6 +210,9 @@ func judge(reply *SyncReply, needs []need) (reason error, certain bool) {
 	}
 	return reason, false
 }
+
+// dry reports whether the store has nothing more to give.
+func dry(reason error) bool { return reason == ErrExhausted || reason == ErrHeld }
 
 // refuse remembers a refusal for a short time, so that a storm of calls does
 // not ask the store for each. It does not outlast the next reset.

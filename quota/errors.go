@@ -8,6 +8,10 @@ var (
 	// ErrExhausted says that the subscription has lots, and none of them has a
 	// unit left: buy a package, or wait for the next reset.
 	ErrExhausted = errors.New("quota: no lot has anything left: buy a package or wait for the next reset")
+	// ErrHeld says that all that is left is held by calls under way, which may
+	// give some of it back: the same call may pass later. Calls of the unit Call
+	// get ErrExhausted instead: there a held unit is as good as used.
+	ErrHeld = errors.New("quota: all that is left is held by calls under way: try again")
 	// ErrNoPackage says that the subscription was never granted a lot of the
 	// unit asked for.
 	ErrNoPackage = errors.New("quota: the subscription has no package: buy one")

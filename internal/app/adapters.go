@@ -34,6 +34,8 @@ func (a admitter) Admit(subscription string, units []usage.Unit, est usage.Units
 		return h, nil
 	case errors.Is(err, quota.ErrExhausted), errors.Is(err, quota.ErrNoPackage):
 		return nil, gateway.ErrExhausted
+	case errors.Is(err, quota.ErrHeld):
+		return nil, gateway.ErrHeld
 	case errors.Is(err, quota.ErrUnavailable), errors.Is(err, quota.ErrClosed):
 		return nil, gateway.ErrUnavailable
 	}

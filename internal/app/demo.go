@@ -39,6 +39,7 @@ type Demo struct {
 
 // DemoLLM is an LLM product of the demo.
 type DemoLLM struct {
+	ProductID      string `json:"product_id"`
 	BaseURL        string `json:"base_url"`
 	APIKey         string `json:"api_key"`
 	Model          string `json:"model"`
@@ -48,6 +49,7 @@ type DemoLLM struct {
 
 // DemoAPI is the API product of the demo.
 type DemoAPI struct {
+	ProductID      string `json:"product_id"`
 	URL            string `json:"url"`
 	HTTPSURL       string `json:"https_url"`
 	AppKey         string `json:"app_key"`
@@ -117,13 +119,14 @@ func (a *App) seedDemo(ctx context.Context) error {
 	if err := a.demoLLM(ctx, &d.LLMTokens, seller, buyer, llm("Demo chat, by token"), usage.Token, directory.ModeUsedUpStop); err != nil {
 		return err
 	}
-	p, err := a.demoProduct(ctx, admin.ProductInput{
+	p, err := a.demoProduct(ctx, d.API.ProductID, admin.ProductInput{
 		Seller: seller.ID, Kind: directory.KindAPI, Name: "Demo weather", Path: demoPath, SimpleAuth: true,
 		Upstreams: []directory.Upstream{{URL: upstream, Weight: 1}}, ForwardMock: true, Publish: true,
 	})
 	if err != nil {
 		return err
 	}
+	d.API.ProductID = p.ID
 	if d.API.SubscriptionID, err = a.demoPackage(ctx, seller, buyer, p, usage.Call, directory.ModePerCall); err != nil {
 		return err
 	}
@@ -186,16 +189,16 @@ func (a *App) demoToken(ctx context.Context, token *string, in admin.TokenInput)
 	return nil
 }
 
-// demoProduct returns the demo product of that name, with its upstream at
-// today's address.
-func (a *App) demoProduct(ctx context.Context, in admin.ProductInput) (admin.Product, error) {
+// demoProduct returns the demo product with that id, or else of that name, with
+// its upstream at today's address.
+func (a *App) demoProduct(ctx context.Context, id string, in admin.ProductInput) (admin.Product, error) {
 	s := a.control.server
 	list, err := s.Products(ctx, admin.ProductFilter{Seller: in.Seller}, admin.Page{Limit: 100})
 	if err != nil {
 		return admin.Product{}, err
 	}
 	for _, p := range list {
-		if p.Name != in.Name {
+		if p.ID != id && (id != "" || p.Name != in.Name) {
 			continue
 		}
 		if p, err = s.Product(ctx, p.ID); err != nil { // with its upstreams
@@ -247,10 +250,11 @@ func (a *App) demoPackage(ctx context.Context, seller, buyer admin.Account, p ad
 }
 
 func (a *App) demoLLM(ctx context.Context, d *DemoLLM, seller, buyer admin.Account, in admin.ProductInput, unit usage.Unit, mode directory.Mode) error {
-	p, err := a.demoProduct(ctx, in)
+	p, err := a.demoProduct(ctx, d.ProductID, in)
 	if err != nil {
 		return err
 	}
+	d.ProductID = p.ID
 	d.Model, d.Unit = demoModel, unit.String()
 	d.BaseURL = a.info().GatewayURL + "/v1/infers/" + p.InferID + "/v1"
 	if d.SubscriptionID, err = a.demoPackage(ctx, seller, buyer, p, unit, mode); err != nil {

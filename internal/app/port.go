@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tollgate/internal/ids"
 )
 
 // adminHandler serves the admin port: health, metrics, and with the admin role
@@ -19,10 +21,21 @@ func (a *App) adminHandler() http.Handler {
 		answer(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg}))
-	if a.control != nil {
-		mux.Handle("/", a.control.server)
+	own := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", ids.NewRequest(a.now()).String())
+		mux.ServeHTTP(w, r)
+	})
+	if a.control == nil {
+		return own
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz", "/readyz", "/metrics":
+			own(w, r)
+		default:
+			a.control.server.ServeHTTP(w, r) // it numbers its requests itself
+		}
+	})
 }
 
 func answer(w http.ResponseWriter, status int, text string) {

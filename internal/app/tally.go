@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"tollgate/internal/journal"
 	"tollgate/internal/usage"
@@ -112,9 +113,15 @@ func (t *tally) add(entry journal.Record) error {
 // run counts until ctx ends, keeping the state each time a segment is done.
 func (t *tally) run(ctx context.Context, forget func() (boot uint64, closed bool)) {
 	defer t.keep(forget)
+	kept := time.Now()
 	for {
-		rec, err := t.cursor.Next(ctx)
+		rec, err := t.next(ctx)
 		if err != nil {
+			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+				t.keep(forget) // nothing more for a while
+				kept = time.Now()
+				continue
+			}
 			if ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
 				t.log.Error("the quota tally cannot read the journal; its segments are kept", "error", err)
 			}
@@ -124,10 +131,25 @@ func (t *tally) run(ctx context.Context, forget func() (boot uint64, closed bool
 			t.log.Error("the quota tally cannot read a record; the journal's segments are kept", "error", err)
 			return
 		}
-		if t.at.Segment != t.kept.Segment {
+		if t.at.Segment != t.kept.Segment || time.Since(kept) > tallyEvery {
 			t.keep(forget)
+			kept = time.Now()
 		}
 	}
+}
+
+// tallyEvery is how often the state is kept while calls go on; each costs one
+// small file that is synced.
+const tallyEvery = 10 * time.Second
+
+// next waits for a record, for a second at most.
+func (t *tally) next(ctx context.Context) (journal.Record, error) {
+	if rec, ok, err := t.cursor.TryNext(); ok || err != nil {
+		return rec, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return t.cursor.Next(ctx)
 }
 
 // keep writes the state and lets go of what is in it.

@@ -89,7 +89,11 @@ func greet(w io.Writer, cfg config.Config, i app.Info) {
 	if i.GatewayHTTPSURL != "" {
 		line("  gateway https  %s", i.GatewayHTTPSURL)
 	}
-	line("  admin API      %s/api/v1   (openapi.json, /metrics and /healthz beside it)", i.AdminURL)
+	if cfg.Role == config.RoleGateway {
+		line("  metrics        %s/metrics   (/healthz and /readyz beside it)", i.AdminURL)
+	} else {
+		line("  admin API      %s/api/v1   (openapi.json, /metrics and /healthz beside it)", i.AdminURL)
+	}
 	d := i.Demo
 	if d == nil {
 		return
