@@ -111,6 +111,7 @@ var problemRows = []problemRow{
 	{err: quota.ErrUnavailable, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
 	{err: quota.ErrClosed, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
 	{err: quota.ErrExhausted, status: 409, code: "EXHAUSTED", title: "Used up"},
+	{err: quota.ErrHeld, status: 409, code: "HELD", title: "Held by calls under way"},
 	{err: quota.ErrNoPackage, status: 409, code: "NO_PACKAGE", title: "No package"},
 	{err: quota.ErrResolved, status: 500, code: "INTERNAL", title: "Internal error", detail: internalDetail},
 	{err: quota.ErrIncarnation, status: 500, code: "INTERNAL", title: "Internal error", detail: internalDetail},
