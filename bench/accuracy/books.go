@@ -29,14 +29,19 @@ func (b *books) counted() int64 { return b.quota.Used + b.quota.Overrun }
 func abs(n int64) int64 { return max(n, -n) }
 
 // settleLimit is how long the figures may take to agree after the last call.
-const settleLimit = 20 * time.Second
+func (w *world) settleLimit() time.Duration {
+	if w.quick {
+		return 10 * time.Second
+	}
+	return 20 * time.Second
+}
 
 // settle waits until nothing is under way and the figures agree, and fills in
 // the result. What does not agree in the end is the trial's drift.
 func (w *world) settle(ctx context.Context, r *Result) error {
 	began := time.Now()
 	defer func() { r.Settled = float64(time.Since(began).Milliseconds()) / 1000 }()
-	err := until(ctx, settleLimit, func(context.Context) error {
+	err := until(ctx, w.settleLimit(), func(context.Context) error {
 		if n := w.mock.Stats().Active; n != 0 {
 			return fmt.Errorf("%d answers of the mock are still under way", n)
 		}
@@ -45,7 +50,7 @@ func (w *world) settle(ctx context.Context, r *Result) error {
 	if err != nil {
 		w.fault("%v", err)
 	}
-	for deadline := time.Now().Add(settleLimit); ; {
+	for deadline := time.Now().Add(w.settleLimit()); ; {
 		b, err := w.books(ctx)
 		if err == nil && b.drift == 0 || time.Now().After(deadline) {
 			if err != nil {

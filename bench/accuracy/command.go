@@ -145,12 +145,16 @@ type trial struct {
 	name  string
 	broke string
 	run   func(ctx context.Context, b *bed, r *Result) error
-	// heavy trials load the machine and so run alone; the others mostly wait.
+	// heavy trials load the machine; the others mostly wait.
 	heavy bool
 }
 
-// quickLanes is how many light trials run at a time in quick mode.
-const quickLanes = 3
+// In quick mode trials run side by side: so many light ones, or a heavy one in
+// place of two of them.
+const (
+	quickLanes = 4
+	heavyLanes = 2
+)
 
 // runAll runs the trials and returns their results in the order of the list.
 func runAll(ctx context.Context, b *bed, list []trial, done func(*Result)) Report {
@@ -165,7 +169,7 @@ func runAll(ctx context.Context, b *bed, list []trial, done func(*Result)) Repor
 	for i, t := range list {
 		take := 1
 		if t.heavy {
-			take = lanes
+			take = min(heavyLanes, lanes)
 		}
 		for range take {
 			slots <- struct{}{}

@@ -43,9 +43,9 @@ func (k kill9) run(ctx context.Context, b *bed, r *Result) error {
 		load.Connections, load.Rate = 48, 500
 	}
 	t := w.begin(ctx, load)
-	rounds := b.rounds(50, 6)
+	rounds := b.rounds(50, 5)
 	if k.rotate || k.streams {
-		rounds = b.rounds(30, 4)
+		rounds = b.rounds(30, 3)
 	}
 	err = k.rounds(ctx, b.rand(r.Name), w, rounds)
 	if _, lerr := t.end(); err == nil {

@@ -19,7 +19,7 @@ func lastUnit(ctx context.Context, b *bed, r *Result) error {
 	defer w.close()
 	sub := w.product().SubscriptionID
 	storms := []int64{1, 2, 8, 3, 20, 5, 13, 7}
-	r.Rounds = b.rounds(len(storms), 3)
+	r.Rounds = b.rounds(len(storms), 2)
 	for i, packages := range storms[:r.Rounds] {
 		units := packages // each holds one
 		if i > 0 {

@@ -14,7 +14,7 @@ import (
 func partition(ctx context.Context, b *bed, r *Result) error {
 	var line *wire
 	w, err := newWorld(ctx, b, plan{
-		units: 8000, gateways: 2, redis: true, lease: shortLease,
+		units: 1000, gateways: 2, redis: true, lease: shortLease,
 		prepare: func(w *world, n *node) (err error) {
 			if n.name != "node-1" {
 				return nil
@@ -44,8 +44,14 @@ func partition(ctx context.Context, b *bed, r *Result) error {
 		{"requests lost", fault{noRequests: true}, 2 * shortLease},
 	}
 	r.Rounds = b.rounds(len(faults), 2)
-	for _, one := range faults[:r.Rounds] {
+	for i, one := range faults[:r.Rounds] {
+		if err := w.newPackage(ctx, i); err != nil {
+			return err
+		}
 		if err := w.partitioned(ctx, line, one.name, one.f, one.long); err != nil {
+			return err
+		}
+		if err := w.exhaust(ctx); err != nil {
 			return err
 		}
 	}

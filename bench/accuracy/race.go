@@ -20,7 +20,7 @@ func mixed(ctx context.Context, b *bed, r *Result) error {
 	if err != nil {
 		return err
 	}
-	res, err := w.load(ctx, bench.LoadInput{Scenarios: list, Connections: 64, Requests: 10_000, Seed: b.seed})
+	res, err := w.load(ctx, bench.LoadInput{Scenarios: list, Connections: 64, Requests: int64(b.rounds(10_000, 3000)), Seed: b.seed})
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func mixed(ctx context.Context, b *bed, r *Result) error {
 type race struct{ nodes int } // gateways on one Redis; 0: one node on embedded stores
 
 func (c race) run(ctx context.Context, b *bed, r *Result) error {
-	const units = 5000
+	units := int64(b.rounds(5000, 2000))
 	w, err := newWorld(ctx, b, plan{units: units, gateways: c.nodes, redis: c.nodes > 0})
 	if err != nil {
 		return err

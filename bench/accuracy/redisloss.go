@@ -98,7 +98,7 @@ func redisLostPurchase(ctx context.Context, b *bed, r *Result) error {
 		if err := w.redis.start(ctx); err != nil {
 			return err
 		}
-		if err := w.served(ctx, restoreLimit); err != nil {
+		if err := w.served(ctx, w.restoreLimit()); err != nil {
 			w.fault("a package was bought and paid, Redis lost its last second, and %v", err)
 			break
 		}
@@ -108,7 +108,12 @@ func redisLostPurchase(ctx context.Context, b *bed, r *Result) error {
 
 // restoreLimit is how long the control plane may take to bring back what Redis
 // lost: one lease time of learning and its own rounds.
-const restoreLimit = 15 * time.Second
+func (w *world) restoreLimit() time.Duration {
+	if w.quick {
+		return 10 * time.Second
+	}
+	return 15 * time.Second
+}
 
 // rebuilt settles and holds that all packages are there, and are sold to their
 // end.
@@ -148,7 +153,7 @@ func redisFlush(ctx context.Context, b *bed, r *Result) error {
 		if err := ended(t); err != nil {
 			return err
 		}
-		if err := w.served(ctx, restoreLimit); err != nil {
+		if err := w.served(ctx, w.restoreLimit()); err != nil {
 			w.fault("Redis was emptied, and %v", err)
 			break
 		}

@@ -12,16 +12,19 @@ import (
 const shortLease = 2 * time.Second
 
 // sigstop stops one node past the end of its lease, while calls wait in it and
-// the others go on, and lets it continue. It must not sell from the lease that
-// ended.
+// the others go on and sell what they can, and lets it continue. It must not
+// sell from the lease that ended; once it has reported, the rest is sold.
 func sigstop(ctx context.Context, b *bed, r *Result) error {
-	w, err := newWorld(ctx, b, plan{units: 4000, gateways: 3, redis: true, lease: shortLease})
+	w, err := newWorld(ctx, b, plan{units: 1200, gateways: 3, redis: true, lease: shortLease})
 	if err != nil {
 		return err
 	}
 	defer w.close()
 	r.Rounds = b.rounds(6, 1)
 	for i := range r.Rounds {
+		if err := w.newPackage(ctx, i); err != nil {
+			return err
+		}
 		n := w.gateways[i%len(w.gateways)]
 		others := w.chat()
 		others.Hosts = slices.DeleteFunc(slices.Clone(others.Hosts), func(h string) bool { return h == n.gateway })
@@ -37,8 +40,11 @@ func sigstop(ctx context.Context, b *bed, r *Result) error {
 		if err := thaw(n.proc); err != nil {
 			return err
 		}
-		pause(ctx, 500*time.Millisecond)
+		pause(ctx, 200*time.Millisecond)
 		if err := ended(one, rest); err != nil {
+			return err
+		}
+		if err := w.exhaust(ctx); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,7 @@ type world struct {
 	demo     bench.Demo
 	api      control
 	cut      bool // journals may have lost their beginning before they were read
+	quick    bool // wait less for what may never come
 
 	mu      sync.Mutex
 	faults  []string // what went wrong beside the books
@@ -57,7 +58,7 @@ func newWorld(ctx context.Context, b *bed, p plan) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{dir: dir, plan: p, oracle: newOracle()}
+	w := &world{dir: dir, plan: p, oracle: newOracle(), quick: b.quick}
 	defer func() {
 		if err != nil {
 			w.close()
