@@ -220,6 +220,9 @@ func (e *Engine) refuse(a *account, reason error) error {
 	if reason == ErrUnavailable && !e.learning(a) {
 		return reason
 	}
+	if reason == ErrHeld {
+		return reason // any call that ends changes it; one report serves all who ask meanwhile
+	}
 	wait := e.cfg.EmptyFor
 	a.mu.Lock()
 	if a.last != nil && a.last.NextChange != 0 {

@@ -148,11 +148,12 @@ func testAdmission(t *testing.T, b Backend) {
 		if got := h.Held(usage.Token); got != 100 {
 			t.Fatalf("held %d, want the 100 that are left", got)
 		}
-		if err := h.Extend(usage.Units{usage.Token: 1}); !errors.Is(err, quota.ErrExhausted) {
-			t.Fatalf("extend: %v, want ErrExhausted", err)
+		// What is held may come back: that is another thing than used up.
+		if err := h.Extend(usage.Units{usage.Token: 1}); !errors.Is(err, quota.ErrHeld) {
+			t.Fatalf("extend: %v, want ErrHeld", err)
 		}
-		if _, err := n.Admit(t.Context(), sub, tokens, usage.Units{}, now); !errors.Is(err, quota.ErrExhausted) {
-			t.Fatalf("a call on a dry package: %v, want ErrExhausted", err)
+		if _, err := n.Admit(t.Context(), sub, tokens, usage.Units{}, now); !errors.Is(err, quota.ErrHeld) {
+			t.Fatalf("a call while all is held: %v, want ErrHeld", err)
 		}
 		h.Release()
 		h, err = n.Admit(t.Context(), sub, tokens, usage.Units{usage.Token: 40}, now)
@@ -162,7 +163,13 @@ func testAdmission(t *testing.T, b Backend) {
 		if err := h.Extend(usage.Units{usage.Token: 100}); err != nil || h.Held(usage.Token) != 100 {
 			t.Fatalf("extend: %v, held %d, want the 100 there are", err, h.Held(usage.Token))
 		}
-		h.Release()
+		rec := usage.Record{Units: usage.Units{usage.Token: 100, usage.Call: 1}}
+		if err := h.Settle(&rec); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Admit(t.Context(), sub, tokens, usage.Units{}, now.Add(time.Second)); !errors.Is(err, quota.ErrExhausted) {
+			t.Fatalf("a call on a used-up package: %v, want ErrExhausted", err)
+		}
 	})
 
 	t.Run("several units are held together or not at all", func(t *testing.T) {
@@ -174,8 +181,8 @@ func testAdmission(t *testing.T, b Backend) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.Admit(t.Context(), sub, both, usage.Units{usage.InputToken: 1, usage.OutputToken: 1}, now); !errors.Is(err, quota.ErrExhausted) {
-			t.Fatalf("error %v, want ErrExhausted: no output tokens are left", err)
+		if _, err := n.Admit(t.Context(), sub, both, usage.Units{usage.InputToken: 1, usage.OutputToken: 1}, now); !errors.Is(err, quota.ErrHeld) {
+			t.Fatalf("error %v, want ErrHeld: the output tokens that are left are held", err)
 		}
 		rec := usage.Record{Units: usage.Units{usage.InputToken: 15, usage.OutputToken: 4, usage.Call: 1}}
 		if err := h.Settle(&rec); err != nil {
