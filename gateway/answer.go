@@ -11,15 +11,12 @@ import (
 // relay relays the upstream's answer: whole, when it is here already or has to
 // be read before its header can be written, as a stream otherwise.
 func (c *call) relay() refusal {
-	up, resp := &c.ex.Response, &c.ctx.Response
+	up := &c.ex.Response
 	c.firstByte = c.g.now()
 	c.copyHeader()
 	if c.ex.Ended() {
 		if err := c.settle(); err != nil {
 			return c.unrecorded()
-		}
-		if c.ctx.IsHead() && up.Header.ContentLength() >= 0 {
-			resp.Header.SetContentLength(up.Header.ContentLength())
 		}
 		return c.relayed()
 	}

@@ -181,7 +181,7 @@ func TestIncludeUsage(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.name, r.StatusCode, r.body)
 			continue
 		}
-		if got := strings.Contains(r.body, `"choices":[],"usage":`); got != tt.chunk {
+		if got := strings.Contains(r.body, `"choices":[],"usage":`); got != tt.chunk || got && !strings.HasSuffix(r.body, "}}\n\n"+doneEvent) {
 			t.Errorf("%s: the usage chunk was delivered: %v", tt.name, got)
 		}
 		want := tt.sent

@@ -310,17 +310,22 @@ func TestUnaskedBytes(t *testing.T) {
 // once, whether it then reads on, stops or closes.
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"stops", "closes", "resets"} {
+	for _, how := range []string{"stops", "stops late", "reads on", "closes", "resets"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			f := startAt(t, upstreamOf(t, func(p *peer) {
 				if _, err := p.head(); err != nil {
 					return
 				}
+				if how == "stops late" {
+					idle(t, 300*time.Millisecond) // the gateway is in the middle of a write by then
+				}
 				p.say("HTTP/1.1 413 Content Too Large\nContent-Length: 4\n\nmuch")
 				switch how {
-				case "stops":
-					idle(t, 2*time.Second)
+				case "stops", "stops late":
+					idle(t, patience)
+				case "reads on":
+					_, _ = io.Copy(io.Discard, p.br)
 				case "closes":
 					_ = p.Conn.(*net.TCPConn).CloseWrite()
 					_, _ = io.Copy(io.Discard, io.LimitReader(p.br, 1<<20))
@@ -338,6 +343,9 @@ func TestEarlyAnswer(t *testing.T) {
 					if _, err := w.Write(block); err != nil {
 						return
 					}
+					if how == "reads on" {
+						idle(t, 10*time.Millisecond) // ten seconds for all of it
+					}
 				}
 			}()
 			began := time.Now()
@@ -345,7 +353,7 @@ func TestEarlyAnswer(t *testing.T) {
 			if r.StatusCode != 413 || r.body != "much" || !r.Close {
 				t.Errorf("%d %q, close %v", r.StatusCode, r.body, r.Close)
 			}
-			if d := time.Since(began); d > 3*time.Second {
+			if d := time.Since(began); d > patience/2 {
 				t.Errorf("the answer took %v", d)
 			}
 		})
