@@ -28,8 +28,13 @@ func TestCountedOnce(t *testing.T) {
 		leave  bool
 		fails  bool // no answer of the upstream's reaches the client, and none is counted
 	}{
-		{name: "200"}, {name: "201", header: []string{"X-Mock-Status", "201"}}, {name: "404", header: []string{"X-Mock-Status", "404"}}, {name: "429", header: []string{"X-Mock-Status", "429"}}, {name: "503", header: []string{"X-Mock-Status", "503"}},
-		{name: "stream", stream: true}, {name: "stream in pieces", stream: true, header: []string{"X-Mock-Split", "7"}},
+		{name: "200"},
+		{name: "201", header: []string{"X-Mock-Status", "201"}},
+		{name: "404", header: []string{"X-Mock-Status", "404"}},
+		{name: "429", header: []string{"X-Mock-Status", "429"}},
+		{name: "503", header: []string{"X-Mock-Status", "503"}},
+		{name: "stream", stream: true},
+		{name: "stream in pieces", stream: true, header: []string{"X-Mock-Split", "7"}},
 		{name: "stream cut off", stream: true, header: []string{"X-Mock-Break", "3"}},
 		{name: "cut off before the answer", header: []string{"X-Mock-Break", "start"}, fails: true},
 		{name: "cut off in the answer", header: []string{"X-Mock-Break", "10"}, fails: true},

@@ -40,20 +40,27 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// relayed runs text through a relay of events in the given cuts.
-func relayed(g *Gateway, text []byte, strip bool, f family, cut func(left int) int) (out []byte, c *call, h *noHold) {
-	h = &noHold{}
-	c = &call{}
+// relayCall is a call whose answer is text, as a stream of events in the given
+// cuts.
+func relayCall(g *Gateway, text []byte, strip bool, f family, cut func(left int) int) (*call, *noHold) {
+	h := &noHold{}
+	c := &call{}
 	c.g, c.hold, c.llm, c.family = g, h, true, f
-	c.product = &product{}
+	c.product = &product{metrics: g.metrics.none}
 	c.sub = &subscription{Subscription: directory.Subscription{ID: "S", Mode: directory.ModeOnDemand, Units: []usage.Unit{usage.Token}}}
 	c.ex.Response.SetStatusCode(200)
 	r := &c.stream
 	r.c, r.src, r.parse, r.strip = c, &pieces{text, cut}, true, strip
 	r.buf = buffers.Get().(*[]byte)
-	defer buffers.Put(r.buf)
+	return c, h
+}
+
+// relayed runs text through a relay of events in the given cuts.
+func relayed(g *Gateway, text []byte, strip bool, f family, cut func(left int) int) (out []byte, c *call, h *noHold) {
+	c, h = relayCall(g, text, strip, f, cut)
+	defer buffers.Put(c.stream.buf)
 	for {
-		b, err := r.step()
+		b, err := c.stream.step()
 		out = append(out, b...)
 		if err != nil {
 			return out, c, h

@@ -120,6 +120,7 @@ type free struct{}
 func (free) Admit(string, []usage.Unit, usage.Units, time.Time) (gateway.Hold, error) {
 	return free{}, nil
 }
+
 func (free) Settle(rec *usage.Record) error {
 	rec.Charges = append(rec.Charges, usage.Charge{Lot: "LOT", Amount: 1})
 	return nil

@@ -7,8 +7,10 @@ import (
 	"tollgate/internal/usage"
 )
 
-const hello = `{"model":"demo-chat","messages":[{"role":"user","content":"hello"}]}`
-const helloStream = `{"model":"demo-chat","stream":true,"messages":[{"role":"user","content":"hello"}]}`
+const (
+	hello       = `{"model":"demo-chat","messages":[{"role":"user","content":"hello"}]}`
+	helloStream = `{"model":"demo-chat","stream":true,"messages":[{"role":"user","content":"hello"}]}`
+)
 
 func TestChat(t *testing.T) {
 	t.Parallel()

@@ -209,10 +209,14 @@ func snapshot(upstreamURL string) *directory.Snapshot {
 		Version: 1, Pepper: []byte(pepper),
 		Products: []directory.Product{
 			llm("P-CALL", callInfer), llm("P-TOKEN", tokenInfer),
-			{ID: "P-API", Kind: directory.KindAPI, Path: "/demo/weather", SimpleAuth: true, ForwardMock: true,
-				Upstreams: []directory.Upstream{{ID: "u-api", URL: upstreamURL}}},
-			{ID: "P-SIGNED", Kind: directory.KindAPI, Path: "/signed", ForwardMock: true,
-				Upstreams: []directory.Upstream{{ID: "u-signed", URL: upstreamURL}}},
+			{
+				ID: "P-API", Kind: directory.KindAPI, Path: "/demo/weather", SimpleAuth: true, ForwardMock: true,
+				Upstreams: []directory.Upstream{{ID: "u-api", URL: upstreamURL}},
+			},
+			{
+				ID: "P-SIGNED", Kind: directory.KindAPI, Path: "/signed", ForwardMock: true,
+				Upstreams: []directory.Upstream{{ID: "u-signed", URL: upstreamURL}},
+			},
 		},
 		Subscriptions: []directory.Subscription{
 			{ID: "S-CALL", Account: "BUYER", Product: "P-CALL", Mode: directory.ModePerCall, State: directory.SubscriptionActive, Units: []usage.Unit{usage.Call}},
@@ -324,8 +328,10 @@ func serve(t testing.TB, cfg gateway.Config) *fixture {
 		<-done
 		l.idle()
 	})
-	return &fixture{ledger: l, gateway: g, url: "http://" + ln.Addr().String(), addr: ln.Addr().String(), reg: reg, logs: logs,
-		client: &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &fixture{
+		ledger: l, gateway: g, url: "http://" + ln.Addr().String(), addr: ln.Addr().String(), reg: reg, logs: logs,
+		client: &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	}
 }
 
 // reply is an answer read whole.

@@ -173,8 +173,10 @@ func unknownModel(name string) refusal {
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
-	return refusal{reason: ReasonModelUnknown,
-		detail: "The model `" + name + "` does not exist or you do not have access to it."}
+	return refusal{
+		reason: ReasonModelUnknown,
+		detail: "The model `" + name + "` does not exist or you do not have access to it.",
+	}
 }
 
 // resolveModel checks the model against the addressed product, or finds the

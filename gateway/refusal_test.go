@@ -46,8 +46,11 @@ func TestRefusals(t *testing.T) {
 		{"quota away", 1, gateway.ErrUnavailable, f.get("/demo/weather"), 503, "APIGW.0606", f.post(hello), 503, "quota_unavailable", map[string]string{"X-Should-Retry": "", "Retry-After": "1"}},
 		{"quota broken", 1, errors.New("disk on fire"), f.get("/demo/weather"), 503, "APIGW.0606", f.post(hello), 503, "quota_unavailable", nil},
 		{"no route", 1, nil, f.get("/nothing"), 404, "APIGW.0101", f.post2("/v1/infers/x/v1/chat/completions"), 404, "unknown_url", nil},
-		{"method", 1, nil, func() reply { return f.do("PUT", "/demo/weather", "", "X-Apig-AppCode", appCode) }, 404, "APIGW.0101",
-			func() reply { return f.do("TRACE", "/v1/models", "") }, 405, "method_not_supported", map[string]string{"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}},
+		{
+			"method", 1, nil, func() reply { return f.do("PUT", "/demo/weather", "", "X-Apig-AppCode", appCode) }, 404, "APIGW.0101",
+			func() reply { return f.do("TRACE", "/v1/models", "") }, 405, "method_not_supported",
+			map[string]string{"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"},
+		},
 		{"body too large", 1, nil, func() reply { return f.do("POST", "/demo/weather", long, "X-Apig-AppCode", appCode) }, 413, "APIGW.0201", f.post(long), 413, "request_too_large", nil},
 		{"dot segments", 1, nil, f.get("/demo/weather/%2e%2e/x"), 400, "APIGW.0201", f.post2("/v1/x/%2E./y"), 400, "bad_request", nil},
 		{"not JSON", 1, nil, f.get("/demo/weather\\x"), 400, "APIGW.0201", f.post("{"), 400, "invalid_request", nil},
@@ -122,8 +125,10 @@ func TestFrozen(t *testing.T) {
 		frozen(c, s)
 		at := time.Unix(1e9, 0)
 		for i, id := range []string{"S-B", "S-A"} {
-			s.Subscriptions = append(s.Subscriptions, directory.Subscription{ID: id, Account: "BUYER", Product: "P-CALL", Mode: directory.ModePerCall,
-				State: directory.SubscriptionActive, Units: []usage.Unit{usage.Call}, Created: at.Add(time.Duration(i) * time.Hour)})
+			s.Subscriptions = append(s.Subscriptions, directory.Subscription{
+				ID: id, Account: "BUYER", Product: "P-CALL", Mode: directory.ModePerCall,
+				State: directory.SubscriptionActive, Units: []usage.Unit{usage.Call}, Created: at.Add(time.Duration(i) * time.Hour),
+			})
 		}
 	})
 	f.left["S-B"] = 1

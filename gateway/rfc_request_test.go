@@ -103,11 +103,19 @@ func TestRequestFields(t *testing.T) {
 		want []string
 		end  bool
 	}{
-		{"as they came", []string{"X-B: 2", "x-a:1", "X-B:  1 ", "X-Empty:", "X-Mark: a,b;c=\"d\"", "Cookie: b=2;a=1", "Cookie: b=3", "Accept-Encoding: gzip"},
-			[]string{"X-B: 2", "x-a:1", "X-B:  1 ", "X-Empty:", "X-Mark: a,b;c=\"d\"", "Cookie: b=2;a=1", "Cookie: b=3", "Accept-Encoding: gzip"}, false},
+		{
+			"as they came",
+			[]string{"X-B: 2", "x-a:1", "X-B:  1 ", "X-Empty:", "X-Mark: a,b;c=\"d\"", "Cookie: b=2;a=1", "Cookie: b=3", "Accept-Encoding: gzip"},
+			[]string{"X-B: 2", "x-a:1", "X-B:  1 ", "X-Empty:", "X-Mark: a,b;c=\"d\"", "Cookie: b=2;a=1", "Cookie: b=3", "Accept-Encoding: gzip"},
+			false,
+		},
 		{"not ASCII", []string{"X-City: 北京", "X-Latin: caf\xe9"}, []string{"X-City: 北京", "X-Latin: caf\xe9"}, false},
-		{"of this connection", []string{"Keep-Alive: timeout=5", "TE: trailers", "Upgrade: websocket", "Connection: upgrade, keep-alive", "Proxy-Connection: x", "HTTP2-Settings: AAA", "Trailer: X-T", "Expect: nothing", "X-Kept: 1"},
-			[]string{"X-Kept: 1"}, false},
+		{
+			"of this connection",
+			[]string{"Keep-Alive: timeout=5", "TE: trailers", "Upgrade: websocket", "Connection: upgrade, keep-alive", "Proxy-Connection: x", "HTTP2-Settings: AAA", "Trailer: X-T", "Expect: nothing", "X-Kept: 1"},
+			[]string{"X-Kept: 1"},
+			false,
+		},
 		{"named by Connection", []string{"Connection: X-One , x-two,,", "X-One: 1", "X-Two: 2", "x-two: 3", "X-Three: 3"}, []string{"X-Three: 3"}, false},
 		{"several Connection fields", []string{"Connection: X-One", "X-One: 1", "X-Two: 2", "connection: X-Two"}, nil, false},
 		{"close alone", []string{"Connection: close"}, nil, true},
@@ -144,10 +152,14 @@ func TestTargets(t *testing.T) {
 	url, heads := recorder(t)
 	f := startAt(t, url, func(_ *gateway.Config, s *directory.Snapshot) {
 		s.Products[2].Upstreams[0].URL = url + "/base/"
-		s.Products = append(s.Products, directory.Product{ID: "P-STRIP", Kind: directory.KindAPI, Path: "/strip", StripPath: true, SimpleAuth: true,
-			Upstreams: []directory.Upstream{{ID: "u", URL: url}}})
-		s.Products = append(s.Products, directory.Product{ID: "P-INNER", Kind: directory.KindAPI, Path: "/demo/weather/inner", SimpleAuth: true,
-			Upstreams: []directory.Upstream{{ID: "u", URL: url}}})
+		s.Products = append(s.Products, directory.Product{
+			ID: "P-STRIP", Kind: directory.KindAPI, Path: "/strip", StripPath: true, SimpleAuth: true,
+			Upstreams: []directory.Upstream{{ID: "u", URL: url}},
+		})
+		s.Products = append(s.Products, directory.Product{
+			ID: "P-INNER", Kind: directory.KindAPI, Path: "/demo/weather/inner", SimpleAuth: true,
+			Upstreams: []directory.Upstream{{ID: "u", URL: url}},
+		})
 		s.Applications[0].Bound = append(s.Applications[0].Bound, "P-STRIP", "P-INNER")
 		for _, p := range []string{"P-STRIP", "P-INNER"} {
 			sub := s.Subscriptions[2]
@@ -167,17 +179,33 @@ func TestTargets(t *testing.T) {
 		{"/demo/weather?a=1&&b=%20+&c&=&u=http://x/?y//z", "/base/demo/weather?a=1&&b=%20+&c&=&u=http://x/?y//z"},
 		{"http://gw/demo/weather/x?a=%2f", "/base/demo/weather/x?a=%2f"},
 		{"https://gw/demo/weather/x", "/base/demo/weather/x"},
-		{"/strip", "/"}, {"/strip/a%20b?c", "/a%20b?c"}, {"/strip?c=1", "/?c=1"},
+		{"/strip", "/"},
+		{"/strip/a%20b?c", "/a%20b?c"},
+		{"/strip?c=1", "/?c=1"},
 		{"/demo/weather/inner/x", "/demo/weather/inner/x"},
 		{"/demo/weather/innerx", "/base/demo/weather/innerx"},
 
 		// Other spellings of the inner product would be served under the outer
 		// one's rights.
-		{"/demo/weather/%69nner/x", ""}, {"/demo/weather//inner/x", ""}, {"/demo/weather/%2Finner", ""}, {"/demo/weather/inner%2Fx", ""},
+		{"/demo/weather/%69nner/x", ""},
+		{"/demo/weather//inner/x", ""},
+		{"/demo/weather/%2Finner", ""},
+		{"/demo/weather/inner%2Fx", ""},
 
-		{"/demo/weather/..", ""}, {"/demo/weather/./x", ""}, {"/demo/weather/%2e%2E/x", ""}, {"/demo/weather/.%2e/", ""}, {"/demo/weather/x/%2e", ""},
-		{"/demo/weather/..%2fx", ""}, {"/demo/weather/..\\x", ""}, {"/demo/weather/%5c..", ""}, {"/demo/weather/%", ""}, {"/demo/weather/%zz", ""},
-		{"/demo/weather/%00", ""}, {"/demo/weather/%0d%0aX-A:1", ""}, {"/demo/weather/#x", ""}, {"/demo/weather?a#b", ""},
+		{"/demo/weather/..", ""},
+		{"/demo/weather/./x", ""},
+		{"/demo/weather/%2e%2E/x", ""},
+		{"/demo/weather/.%2e/", ""},
+		{"/demo/weather/x/%2e", ""},
+		{"/demo/weather/..%2fx", ""},
+		{"/demo/weather/..\\x", ""},
+		{"/demo/weather/%5c..", ""},
+		{"/demo/weather/%", ""},
+		{"/demo/weather/%zz", ""},
+		{"/demo/weather/%00", ""},
+		{"/demo/weather/%0d%0aX-A:1", ""},
+		{"/demo/weather/#x", ""},
+		{"/demo/weather?a#b", ""},
 	} {
 		w := f.dial()
 		w.raw("GET " + tt.in + " HTTP/1.1\r\nHost: gw\r\nX-Apig-AppCode: " + appCode + "\r\n\r\n")

@@ -118,8 +118,10 @@ func TestStreamSplits(t *testing.T) {
 	t.Parallel()
 	f := start(t, nil)
 	for _, tt := range []struct{ path, quirk string }{
-		{"chat/completions", ""}, {"responses", ""},
-		{"chat/completions", "crlf,keepalive"}, {"chat/completions", "nested_usage,continuous_usage,nospace"},
+		{"chat/completions", ""},
+		{"responses", ""},
+		{"chat/completions", "crlf,keepalive"},
+		{"chat/completions", "nested_usage,continuous_usage,nospace"},
 	} {
 		t.Run(tt.path+" "+tt.quirk, func(t *testing.T) {
 			want := ""

@@ -32,12 +32,32 @@ func TestMatchPath(t *testing.T) {
 		host, path, want string
 		ambiguous        bool
 	}{
-		{"", "/a", "A", false}, {"h", "/a/", "A", false}, {"h:80", "/a/c/d", "A", false}, {"h", "/ab", "", false}, {"h", "/", "", false}, {"h", "/b", "", false},
-		{"h", "/a/b", "AB", false}, {"h", "/a/b/c", "AB", false}, {"h", "/a/bc", "A", false}, {"h", "/A", "", false},
-		{"host.example", "/a/b", "HA", false}, {"HOST.example:8080", "/a", "HA", false}, {"host.example", "/x/y/z", "HX", false}, {"host.example", "/x", "X", false},
-		{"other.host.example", "/x/y", "X", false}, {"[::1]:80", "/x/y", "X", false}, {"host.example.", "/x/y", "X", false},
-		{"h", "/a//x", "A", false}, {"h", "/a/%63", "A", false}, {"h", "/a%2Fb", "", false}, {"h", "//a", "", false},
-		{"h", "/a//b", "", true}, {"h", "/a/%62/c", "", true}, {"h", "/a/b%2f%2fc", "", true}, {"h", "/a/%2fb", "", true}, {"host.example", "/x/%79", "", true},
+		{"", "/a", "A", false},
+		{"h", "/a/", "A", false},
+		{"h:80", "/a/c/d", "A", false},
+		{"h", "/ab", "", false},
+		{"h", "/", "", false},
+		{"h", "/b", "", false},
+		{"h", "/a/b", "AB", false},
+		{"h", "/a/b/c", "AB", false},
+		{"h", "/a/bc", "A", false},
+		{"h", "/A", "", false},
+		{"host.example", "/a/b", "HA", false},
+		{"HOST.example:8080", "/a", "HA", false},
+		{"host.example", "/x/y/z", "HX", false},
+		{"host.example", "/x", "X", false},
+		{"other.host.example", "/x/y", "X", false},
+		{"[::1]:80", "/x/y", "X", false},
+		{"host.example.", "/x/y", "X", false},
+		{"h", "/a//x", "A", false},
+		{"h", "/a/%63", "A", false},
+		{"h", "/a%2Fb", "", false},
+		{"h", "//a", "", false},
+		{"h", "/a//b", "", true},
+		{"h", "/a/%62/c", "", true},
+		{"h", "/a/b%2f%2fc", "", true},
+		{"h", "/a/%2fb", "", true},
+		{"host.example", "/x/%79", "", true},
 		{"h", "/x/%79", "X", false}, // the host's product is not in question
 	} {
 		p, ok := g.table.Load().matchPath([]byte(tt.host), []byte(tt.path))
@@ -59,12 +79,31 @@ func TestFamilyOf(t *testing.T) {
 		want  family
 		model bool
 	}{
-		{"/chat/completions", familyChat, true}, {"/chat/completions/", familyChat, true}, {"/chat//completions", familyChat, true}, {"//chat/completions", familyChat, true},
-		{"/chat%2Fcompletions", familyChat, true}, {"/chat/complet%69ons", familyChat, true}, {"/Chat/Completions", familyChat, true}, {"/CHAT/%43ompletions//", familyChat, true},
-		{"/chat/completions/x", familyOther, false}, {"/chat", familyOther, false}, {"/xchat/completions", familyOther, false}, {"", familyOther, false}, {"/", familyOther, false},
-		{"/completions", familyCompletions, true}, {"/embeddings", familyEmbeddings, true},
-		{"/responses", familyResponses, true}, {"/responses/compact", familyResponses, true}, {"/responses/r1/cancel", familyResponses, false}, {"/responses/r1", familyResponses, false}, {"/Responses/r1", familyResponses, false},
-		{"/models", familyModels, false}, {"/models/a%2Fb", familyModels, false}, {"/modelsx", familyOther, false}, {"/files", familyOther, false}, {"/messages", familyOther, false},
+		{"/chat/completions", familyChat, true},
+		{"/chat/completions/", familyChat, true},
+		{"/chat//completions", familyChat, true},
+		{"//chat/completions", familyChat, true},
+		{"/chat%2Fcompletions", familyChat, true},
+		{"/chat/complet%69ons", familyChat, true},
+		{"/Chat/Completions", familyChat, true},
+		{"/CHAT/%43ompletions//", familyChat, true},
+		{"/chat/completions/x", familyOther, false},
+		{"/chat", familyOther, false},
+		{"/xchat/completions", familyOther, false},
+		{"", familyOther, false},
+		{"/", familyOther, false},
+		{"/completions", familyCompletions, true},
+		{"/embeddings", familyEmbeddings, true},
+		{"/responses", familyResponses, true},
+		{"/responses/compact", familyResponses, true},
+		{"/responses/r1/cancel", familyResponses, false},
+		{"/responses/r1", familyResponses, false},
+		{"/Responses/r1", familyResponses, false},
+		{"/models", familyModels, false},
+		{"/models/a%2Fb", familyModels, false},
+		{"/modelsx", familyOther, false},
+		{"/files", familyOther, false},
+		{"/messages", familyOther, false},
 	} {
 		if f, m := familyOf([]byte(tt.path)); f != tt.want || m != tt.model {
 			t.Errorf("%q: %s %v, want %s %v", tt.path, familyNames[f], m, familyNames[tt.want], tt.model)
@@ -75,9 +114,17 @@ func TestFamilyOf(t *testing.T) {
 func TestSplitLLM(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ path, infer, rest string }{
-		{"/v1/infers/ID/v1/chat/completions", "ID", "/chat/completions"}, {"/v1/infers/ID/v1", "ID", ""}, {"/v1/infers/ID/v1/", "ID", "/"},
-		{"/v1/infers/ID", "ID", "<nil>"}, {"/v1/infers/ID/v2/x", "ID", "<nil>"}, {"/v1/infers/ID/v1x", "ID", "<nil>"}, {"/v1/infers/", "", "<nil>"},
-		{"/v1/chat/completions", "", "/chat/completions"}, {"/v1", "", ""}, {"/v1/", "", "/"}, {"/v1/infers", "", "/infers"},
+		{"/v1/infers/ID/v1/chat/completions", "ID", "/chat/completions"},
+		{"/v1/infers/ID/v1", "ID", ""},
+		{"/v1/infers/ID/v1/", "ID", "/"},
+		{"/v1/infers/ID", "ID", "<nil>"},
+		{"/v1/infers/ID/v2/x", "ID", "<nil>"},
+		{"/v1/infers/ID/v1x", "ID", "<nil>"},
+		{"/v1/infers/", "", "<nil>"},
+		{"/v1/chat/completions", "", "/chat/completions"},
+		{"/v1", "", ""},
+		{"/v1/", "", "/"},
+		{"/v1/infers", "", "/infers"},
 	} {
 		r, llm := splitLLM([]byte(tt.path))
 		rest := string(r.rest)

@@ -153,8 +153,14 @@ func TestRetries(t *testing.T) {
 		want         int // requests that arrive
 		status       int
 	}{
-		{"GET", "", 2, 200}, {"PUT", "x", 2, 200}, {"DELETE", "", 2, 200}, {"HEAD", "", 2, 200}, {"OPTIONS", "", 2, 200},
-		{"POST", "x", 1, 502}, {"PATCH", "x", 1, 502}, {"POST", "", 1, 502},
+		{"GET", "", 2, 200},
+		{"PUT", "x", 2, 200},
+		{"DELETE", "", 2, 200},
+		{"HEAD", "", 2, 200},
+		{"OPTIONS", "", 2, 200},
+		{"POST", "x", 1, 502},
+		{"PATCH", "x", 1, 502},
+		{"POST", "", 1, 502},
 		{"PUT", strings.Repeat("x", 20_000), 1, 502}, // its stream cannot be read again
 	} {
 		var mu sync.Mutex

@@ -95,9 +95,16 @@ func (c *Config) Validate() error {
 		name string
 		v    time.Duration
 	}{
-		{"ttl", c.TTL}, {"margin", c.Margin}, {"tail_wait", c.TailWait}, {"answer_wait", c.AnswerWait},
-		{"sync_timeout", c.SyncTimeout}, {"flush_every", c.FlushEvery}, {"idle_after", c.IdleAfter},
-		{"lease_span", c.LeaseSpan}, {"empty_for", c.EmptyFor}, {"retention", c.Retention},
+		{"ttl", c.TTL},
+		{"margin", c.Margin},
+		{"tail_wait", c.TailWait},
+		{"answer_wait", c.AnswerWait},
+		{"sync_timeout", c.SyncTimeout},
+		{"flush_every", c.FlushEvery},
+		{"idle_after", c.IdleAfter},
+		{"lease_span", c.LeaseSpan},
+		{"empty_for", c.EmptyFor},
+		{"retention", c.Retention},
 	} {
 		if d.v < 0 {
 			errs = append(errs, fmt.Errorf("quota: %s %s is negative", d.name, d.v))

@@ -21,9 +21,11 @@ const (
 // packLot returns the packed form of g without folded_to and bounds.
 func packLot(g *lot.Grant) string {
 	flags := 0
-	for i, set := range []bool{g.ZeroPrice, g.Overflow, g.Void, g.Reset != lot.Never} {
+	for flag, set := range map[int]bool{
+		flagZero: g.ZeroPrice, flagOverflow: g.Overflow, flagVoid: g.Void, flagReset: g.Reset != lot.Never,
+	} {
 		if set {
-			flags |= 1 << i
+			flags |= flag
 		}
 	}
 	expires := int64(0)
