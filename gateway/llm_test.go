@@ -81,7 +81,7 @@ func TestModelAlias(t *testing.T) {
 	}
 	// An absurd name is neither repeated whole nor kept.
 	long := strings.Repeat("x", 100_000)
-	if r := f.chat(strings.Replace(hello, "demo-chat", long, 1)); r.StatusCode != 404 || len(r.body) > 1000 || r.openAI(t).Code != "model_not_found" || r.openAI(t).Param == nil {
+	if r := f.chat(strings.Replace(hello, "demo-chat", long, 1)); r.StatusCode != 404 || len(r.body) > 1000 || r.openAI(t).Code != "model_not_found" || r.openAI(t).Param != nil {
 		t.Errorf("%d, %d bytes: %.300s", r.StatusCode, len(r.body), r.body)
 	}
 }
