@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -136,7 +137,9 @@ func failover(ctx context.Context, b *bed, r *Result) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWorld(ctx, b, plan{units: smallPackage, gateways: 2, store: s.url(), lease: shortLease})
+	// A lease outlasts the promotion and the time a node takes to find the new
+	// master: what a silent node holds is good still.
+	w, err := newWorld(ctx, b, plan{units: smallPackage, gateways: 2, store: s.url(), lease: 5 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -147,21 +150,30 @@ func failover(ctx context.Context, b *bed, r *Result) error {
 		if err := w.newPackage(ctx, i); err != nil {
 			return err
 		}
-		if err := w.sell(ctx, 50+rnd.Int64N(smallPackage/2)); err != nil {
-			return err
+		// In every other round all leases of the package are made while the
+		// replica is away: it knows none of them.
+		if i%2 == 1 {
+			if err := w.sell(ctx, 50+rnd.Int64N(smallPackage/2)); err != nil {
+				return err
+			}
 		}
-		dead, err := s.fail(ctx, func() error { return w.sell(ctx, smallPackage/2) })
+		master, replica, err := s.master(ctx)
 		if err != nil {
 			return err
 		}
-		// A storm on the new master, which knows little of what was sold.
-		if err := w.sell(ctx, smallPackage); err != nil {
+		if err := cutReplica(ctx, master, replica); err != nil {
+			return err
+		}
+		if err := w.sell(ctx, smallPackage/3); err != nil {
+			return err
+		}
+		if err := w.amnesia(ctx, 1500*time.Millisecond, func() error { return s.fail(ctx, master, replica) }); err != nil {
 			return err
 		}
 		// The dead one comes back as a replica of its successor, as the Sentinels
 		// would make it ten seconds later. Without it no grant can be confirmed,
 		// and so none is used.
-		if err := dead.start(ctx); err != nil {
+		if err := master.start(ctx); err != nil {
 			return err
 		}
 		if err := w.exhaust(ctx); err != nil {
@@ -176,29 +188,34 @@ func failover(ctx context.Context, b *bed, r *Result) error {
 	return w.soldOut(ctx, r)
 }
 
-// fail stops the replica, does something it will not know of, kills the master,
-// lets the replica go on and waits until it was promoted. It returns the dead
-// one.
-func (s *sentinels) fail(ctx context.Context, unseen func() error) (*redisServer, error) {
-	master, replica, err := s.master(ctx)
-	if err != nil {
-		return nil, err
-	}
+// cutReplica stops the replica and has the master drop its connection. To stop
+// it alone would not do: what the master writes would wait in the replica's
+// socket, and be read when it goes on.
+func cutReplica(ctx context.Context, master, replica *redisServer) error {
 	if err := freeze(replica.proc); err != nil {
-		return nil, err
+		return err
 	}
-	if err := unseen(); err != nil {
-		return nil, err
+	c := master.client()
+	defer c.Close()
+	n, err := c.ClientKillByFilter(ctx, "TYPE", "replica").Result()
+	if err == nil && n != 1 {
+		err = fmt.Errorf("the master had %d replicas, not 1", n)
 	}
+	return err
+}
+
+// fail kills the master, lets its stopped replica go on, and waits until that
+// was promoted.
+func (s *sentinels) fail(ctx context.Context, master, replica *redisServer) error {
 	master.proc.kill()
 	master.of, replica.of = replica, nil
 	if err := thaw(replica.proc); err != nil {
-		return nil, err
+		return err
 	}
-	return master, s.ask(ctx, func(ctx context.Context, c *goredis.SentinelClient) error {
+	return s.ask(ctx, func(ctx context.Context, c *goredis.SentinelClient) error {
 		addr, err := c.GetMasterAddrByName(ctx, masterName).Result()
 		if err == nil && net.JoinHostPort(addr[0], addr[1]) != replica.addr {
-			err = fmt.Errorf("the replica is not promoted yet")
+			err = errors.New("the replica is not promoted yet")
 		}
 		return err
 	})

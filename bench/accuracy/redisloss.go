@@ -24,14 +24,43 @@ func (w *world) newPackage(ctx context.Context, i int) error {
 // sell makes n calls, or as many as a second allows: a call that no lease
 // covers may wait that long for its refusal. The books count what was sold.
 func (w *world) sell(ctx context.Context, n int64) error {
-	_, err := w.load(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Requests: n, Duration: time.Second})
+	return w.sellAt(ctx, w.hosts(), n, time.Second)
+}
+
+// sellAt does the same at some of the gateways.
+func (w *world) sellAt(ctx context.Context, hosts []string, n int64, long time.Duration) error {
+	s := w.chat()
+	s.Hosts = hosts
+	_, err := w.load(ctx, bench.LoadInput{Scenarios: []bench.Scenario{s}, Connections: 16, Requests: n, Duration: long})
 	return err
+}
+
+// amnesia makes the store forget what it did last, with the second gateway
+// stopped meanwhile: it holds units of which the store knows nothing any more,
+// and cannot tell. The first one asks for everything, for so long; then the
+// second goes on, and sells what it has while its lease lasts.
+func (w *world) amnesia(ctx context.Context, long time.Duration, forget func() error) error {
+	hosts := w.hosts()
+	silent := w.gateways[1].proc
+	if err := freeze(silent); err != nil {
+		return err
+	}
+	err := forget()
+	if err == nil {
+		err = w.sellAt(ctx, hosts[:1], 10*smallPackage, long)
+	}
+	if terr := thaw(silent); err == nil {
+		err = terr
+	}
+	if err != nil {
+		return err
+	}
+	return w.sellAt(ctx, hosts[1:], smallPackage, 400*time.Millisecond)
 }
 
 // redisRestart kills Redis when a package is nearly used up and starts it again
 // on the append-only file as it was before most of it was sold: grants and use
-// are forgotten. At once both nodes are stormed. Without the nodes' reports
-// hundreds of units would be sold again.
+// are forgotten, and one of the nodes that know is silent.
 func redisRestart(ctx context.Context, b *bed, r *Result) error {
 	w, err := newWorld(ctx, b, plan{units: smallPackage, gateways: 2, redis: true, lease: shortLease})
 	if err != nil {
@@ -54,14 +83,17 @@ func redisRestart(ctx context.Context, b *bed, r *Result) error {
 		if err := w.sell(ctx, smallPackage/2-20+rnd.Int64N(20)); err != nil {
 			return err
 		}
-		if rnd.IntN(2) == 0 { // time for the nodes to report what they sold
+		if rnd.IntN(2) == 0 { // time for the nodes to report what they sold, and to take new leases
 			pause(ctx, 1200*time.Millisecond)
 		}
-		w.redis.proc.kill()
-		if err := w.redis.rollBack(copied); err != nil {
-			return err
-		}
-		if err := w.redis.start(ctx); err != nil {
+		err := w.amnesia(ctx, 400*time.Millisecond, func() error {
+			w.redis.proc.kill()
+			if err := w.redis.rollBack(copied); err != nil {
+				return err
+			}
+			return w.redis.start(ctx)
+		})
+		if err != nil {
 			return err
 		}
 		if err := w.exhaust(ctx); err != nil {

@@ -12,7 +12,7 @@ var trials = []trial{
 	{name: "redis-restart", broke: "Redis, by SIGKILL, restarted without what it wrote last, with a package nearly used up", run: redisRestart},
 	{name: "redis-lost-purchase", broke: "Redis, by SIGKILL, restarted as it was before a package was bought", run: redisLostPurchase},
 	{name: "redis-flushall", broke: "Redis, emptied by FLUSHALL under load", run: redisFlush},
-	{name: "failover", broke: "the Redis master, by SIGKILL while its replica is behind; Sentinels promote it; wait=1", run: failover},
+	{name: "failover", broke: "the Redis master, by SIGKILL while its replica is cut off; Sentinels promote that; wait=1", run: failover},
 	{name: "partition", broke: "the way between one node and Redis: cut, replies lost, slow, lossy; then healed", run: partition},
 	{name: "disk-full", broke: "a gateway's disk: a tmpfs filled to the last byte under load", run: diskFull},
 	{name: "rolling-restart", broke: "three nodes, by SIGTERM one after the other under load", run: rolling},
