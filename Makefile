@@ -43,7 +43,7 @@ lint: vet ## go vet, staticcheck, gofumpt
 
 test: setup test-only ## install what is missing, then run every test
 
-test-only: ## run every test: with the race detector where no SQLite is linked, plainly elsewhere
+test-only: ## run every test, with the race detector but for the end-to-end tests
 	@bash scripts/test.sh -timeout $(TIMEOUT) $(FLAGS) -- $(PKG)
 
 race: setup ## run every test with the race detector, the real binary under it included (slow)
