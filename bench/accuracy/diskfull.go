@@ -25,9 +25,9 @@ func diskFull(ctx context.Context, b *bed, r *Result) error {
 			if err := os.MkdirAll(n.dir, 0o700); err != nil {
 				return err
 			}
-			unmount, err := mountDisk(n.dir, diskSize)
+			unmount, err := smallDisk(n, diskSize)
 			if err != nil {
-				return fmt.Errorf("a small tmpfs cannot be mounted, which takes the right to (run as root, or in a container with CAP_SYS_ADMIN): %w", err)
+				return err
 			}
 			w.onClose(func() { n.end(); unmount() })
 			return nil
@@ -56,7 +56,7 @@ func (w *world) fill(ctx context.Context) error {
 	n := w.gateways[0]
 	plain := w.begin(ctx, bench.LoadInput{Scenarios: []bench.Scenario{w.chat()}, Connections: 16, Rate: 1000})
 	pause(ctx, 300*time.Millisecond)
-	ballast := filepath.Join(n.dir, "ballast")
+	ballast := filepath.Join(n.data(), "ballast")
 	fillCtx, stop := context.WithCancel(ctx)
 	filled := make(chan error, 1)
 	go func() { filled <- keepFull(fillCtx, ballast) }()

@@ -29,8 +29,9 @@ type node struct {
 	admin   string // host:port of admin API, metrics and health
 	args    []string
 	env     []string
+	wrap    []string // what runs the program; empty: it is run as it is
+	hidden  bool     // its data folder is mounted where only it sees it
 	proc    *process
-	starts  int
 }
 
 // newNode describes a node with addresses that stay over its restarts.
@@ -56,9 +57,17 @@ func newNode(exe, dir, name, role string) (*node, error) {
 
 // launch starts the process and does not wait for it.
 func (n *node) launch() (err error) {
-	n.starts++
-	n.proc, err = startProcess(n.exe, n.args, n.env)
+	line := slices.Concat(n.wrap, []string{n.exe}, n.args)
+	n.proc, err = startProcess(line[0], line[1:], n.env)
 	return err
+}
+
+// data is the node's data folder as this process sees it.
+func (n *node) data() string {
+	if n.hidden && n.proc != nil {
+		return filepath.Join("/proc", strconv.Itoa(n.proc.cmd.Process.Pid), "root", n.dir)
+	}
+	return n.dir
 }
 
 // start starts the process and waits until it serves.
@@ -133,7 +142,7 @@ func (n *node) readJournal(o *oracle, unit func(subscription string) usage.Unit)
 		return nil
 	}
 	var rec usage.Record
-	_, err := journal.Inspect(filepath.Join(n.dir, "journal"), func(r journal.Record) error {
+	_, err := journal.Inspect(filepath.Join(n.data(), "journal"), func(r journal.Record) error {
 		if r.Kind != journal.KindUsage {
 			return nil
 		}
