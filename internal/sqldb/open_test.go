@@ -108,15 +108,18 @@ func TestReadOnlyFolder(t *testing.T) {
 
 // openUnprivileged opens the database in dir. Under root, whom no permission
 // stops, it does so on a thread that is another user as far as files are
-// concerned; the thread is not unlocked, so it ends with its goroutine.
+// concerned. The thread is made root again and lives on: it may be the one that
+// started the tests' PostgreSQL, which the kernel ends with its parent thread.
 func openUnprivileged(t *testing.T, dir string) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		if os.Geteuid() == 0 {
 			if err := syscall.Setfsuid(65534); err != nil {
 				t.Error(err)
 			}
+			defer func() { _ = syscall.Setfsuid(0) }()
 		}
 		db, err := Open(t.Context(), Options{Dir: dir})
 		if err == nil {
