@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	mathrand "math/rand/v2"
 	"sync"
 	"time"
@@ -13,19 +12,41 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// entropy is shared by every New call, so that ids made in the same
-// millisecond still increase.
-var entropy = struct {
+// recent holds the entropy of the milliseconds that ids were last made for,
+// shared by every New call, so that ids of one millisecond increase even when
+// calls with other instants come between them: goroutines read the clock before
+// they get here, and tests have several clocks.
+var recent struct {
 	sync.Mutex
-	r io.Reader
-}{r: ulid.Monotonic(rand.Reader, 0)}
+	slots [8]struct {
+		ms   uint64
+		from *ulid.MonotonicEntropy
+	}
+	next int // the slot that was opened the longest ago
+}
 
-// New returns a fresh entity id for the instant now. Ids made by one process
-// increase strictly while now does not go back.
+// New returns a fresh entity id for the instant now. Of two calls for the same
+// millisecond the later one returns the greater id, unless ids were made for
+// eight other milliseconds between them.
 func New(now time.Time) string {
-	entropy.Lock()
-	defer entropy.Unlock()
-	id, err := ulid.New(ulid.Timestamp(now), entropy.r)
+	ms := ulid.Timestamp(now)
+	recent.Lock()
+	defer recent.Unlock()
+	var from *ulid.MonotonicEntropy
+	for i := range recent.slots {
+		if s := &recent.slots[i]; s.ms == ms {
+			from = s.from
+		}
+	}
+	if from == nil {
+		s := &recent.slots[recent.next]
+		recent.next = (recent.next + 1) % len(recent.slots)
+		if s.from == nil {
+			s.from = ulid.Monotonic(rand.Reader, 0)
+		}
+		s.ms, from = ms, s.from
+	}
+	id, err := ulid.New(ms, from)
 	if err != nil {
 		// The monotonic counter overflowed within one millisecond (2^80 ids) or
 		// the system has no randomness: neither can be continued from.

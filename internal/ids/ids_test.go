@@ -25,6 +25,22 @@ func TestNewIncreasesWithinAMillisecond(t *testing.T) {
 	}
 }
 
+// Two clocks in one process, and goroutines that were late: ids of each
+// millisecond still increase. A walk over pages depends on it.
+func TestNewIncreasesPerMillisecondOfSeveralClocks(t *testing.T) {
+	t.Parallel()
+	base := time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
+	var last [5]string
+	for i := range 1000 {
+		clock := i * 7 % len(last)
+		id := New(base.Add(time.Duration(clock) * time.Millisecond))
+		if id <= last[clock] {
+			t.Fatalf("id %s does not follow %s of its millisecond", id, last[clock])
+		}
+		last[clock] = id
+	}
+}
+
 func TestRequestRoundTrip(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 1, 8, 30, 0, 123_000_000, time.UTC)
