@@ -62,7 +62,7 @@ type reply struct {
 
 // client is one HTTP/1.1 connection that writes prepared requests and reads
 // answers with as little work as possible: the generator shares the machine
-// with what it measures. It never repeats a request.
+// with what it measures. It repeats a request only where again says so.
 type client struct {
 	ctx     context.Context
 	dialer  net.Dialer
@@ -71,6 +71,8 @@ type client struct {
 	timeout time.Duration
 	keepID  bool // fill in reply.id, which costs an allocation a call
 	leave   int  // close the connection after so many events; 0: stay
+	again   bool // repeat a call whose connection, used before, ended in order before any answer
+	repeats int64
 
 	conn net.Conn
 	used time.Time // when conn last ended a call
@@ -89,11 +91,27 @@ func (c *client) do(request []byte, head bool) (r reply, err error) {
 	if c.conn != nil && time.Since(c.used) > idleCheck && gone(c.conn) {
 		c.close()
 	}
+	reused := c.conn != nil
 	if c.conn == nil {
 		if err := c.dial(); err != nil {
 			return r, err
 		}
 	}
+	r, err = c.exchange(request, head)
+	if reused && c.again && classOf(err) == failClosed && r.firstByte.IsZero() {
+		// The server closed the idle connection while the call was on its way
+		// (RFC 9112 section 9.3.1). A reset would not say that.
+		c.repeats++
+		if err := c.dial(); err != nil {
+			return reply{}, err
+		}
+		return c.exchange(request, head)
+	}
+	return r, err
+}
+
+// exchange sends one request on the open connection and reads its answer.
+func (c *client) exchange(request []byte, head bool) (r reply, err error) {
 	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return r, c.fail(r, err, failClosed)
 	}

@@ -39,6 +39,10 @@ type LoadInput struct {
 	// that made it. It must not wait: the next call waits for it.
 	OnReply func(Reply)
 	Seed    uint64 // order of the scenarios; the same seed, the same order
+	// RepeatClosed repeats a call, once, whose kept-alive connection the server
+	// closed before a byte of the answer, as HTTP clients and SDKs do. A reset
+	// is not repeated: it may have taken an answer with it.
+	RepeatClosed bool
 	// VerifyTLS checks certificates. By default it does not: the demo's is
 	// self-signed.
 	VerifyTLS bool
@@ -178,7 +182,7 @@ func (run *loadRun) worker(ctx context.Context) (*worker, error) {
 		for _, addr := range p.addrs() {
 			target := p.url.Scheme + "://" + addr
 			if targets[target] == nil {
-				c := &client{ctx: ctx, addr: addr, timeout: run.in.Timeout, keepID: run.in.OnReply != nil}
+				c := &client{ctx: ctx, addr: addr, timeout: run.in.Timeout, keepID: run.in.OnReply != nil, again: run.in.RepeatClosed}
 				if p.url.Scheme == "https" {
 					c.tls = &tls.Config{ServerName: p.url.Hostname(), InsecureSkipVerify: !run.in.VerifyTLS, MinVersion: tls.VersionTLS12}
 				}
@@ -317,6 +321,21 @@ func classOf(err error) string {
 		return f.class
 	}
 	return failMalformed
+}
+
+// repeats counts the calls that were sent again.
+func (w *worker) repeats() int64 {
+	n := int64(0)
+	seen := make(map[*client]bool)
+	for _, conns := range w.conns {
+		for _, c := range conns {
+			if !seen[c] {
+				seen[c] = true
+				n += c.repeats
+			}
+		}
+	}
+	return n
 }
 
 // interrupt ends the call under way.

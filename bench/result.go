@@ -56,6 +56,9 @@ type LoadResult struct {
 	// Late are the calls of an open loop that found no free connection at
 	// their instant and had to wait more than a millisecond.
 	Late int64 `json:"late"`
+	// Repeats are the calls that were sent again because the server had closed
+	// the kept-alive connection meanwhile: see [LoadInput.RepeatClosed].
+	Repeats int64 `json:"repeats,omitempty"`
 	// LagP99us is how late the generator itself woke up for its calls.
 	LagP99us int64              `json:"lag_p99_us"`
 	ByName   map[string]Outcome `json:"by_scenario"`
@@ -244,6 +247,7 @@ func (run *loadRun) result(workers []*worker, elapsed time.Duration) LoadResult 
 	}
 	for _, w := range workers {
 		res.Late += w.late
+		res.Repeats += w.repeats()
 		lag.Merge(w.lag)
 	}
 	res.Outcome = all.outcome(measured)

@@ -144,7 +144,7 @@ func (c *call) checkHead() (ref refusal, answered bool) {
 		return refusal{}, true
 	case c.table == nil:
 		ref.reason = ReasonNotReady
-	case c.g.draining.Load():
+	case c.g.ending.Load():
 		ref.reason = ReasonDraining
 	case string(m) == "TRACE" || string(m) == "CONNECT":
 		ref.reason = ReasonMethod

@@ -31,8 +31,10 @@ type Gateway struct {
 	table    atomic.Pointer[directoryTable]
 	swap     sync.Mutex // serialises Swap
 	hash     atomic.Pointer[hashState]
-	draining atomic.Bool
+	draining atomic.Bool // Leave was called
+	ending   atomic.Bool // the limit of Shutdown has passed
 	conns    openConns
+	serving  serving
 	drains   atomic.Int64
 	tasks    tasks // connections and drains
 	calls    sync.Pool
@@ -79,7 +81,6 @@ func New(cfg Config, deps Deps) *Gateway {
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
-		CloseOnShutdown:              true,
 		SecureErrorLogMessage:        true,
 		LogAllErrors:                 false,
 		Logger:                       serverLog{deps.Log},
@@ -99,7 +100,11 @@ func (l serverLog) Printf(format string, _ ...any) {
 // Serve takes connections from ln until it is closed or Shutdown is called. It
 // may be called for several listeners, plain and TLS.
 func (g *Gateway) Serve(ln net.Listener) error {
-	return g.server.Serve(&listener{Listener: ln, writeTimeout: g.cfg.WriteTimeout, open: &g.conns, tasks: &g.tasks})
+	if !g.serving.begin(ln) {
+		return ln.Close()
+	}
+	defer g.serving.end(ln)
+	return g.server.Serve(&listener{Listener: ln, writeTimeout: g.cfg.WriteTimeout, readTimeout: g.cfg.ReadTimeout, open: &g.conns, tasks: &g.tasks})
 }
 
 // Swap puts the snapshot into force for every call that begins after it. Calls
@@ -134,7 +139,7 @@ func (g *Gateway) Version() int64 {
 	return 0
 }
 
-// Ready reports whether the gateway has a directory and is not shutting down.
+// Ready reports whether the gateway has a directory and is not about to leave.
 func (g *Gateway) Ready() error {
 	switch {
 	case g.table.Load() == nil:
@@ -179,20 +184,30 @@ func headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	return fasthttp.RequestConfig{}
 }
 
-// Shutdown refuses new calls and waits for the running ones and for upstream
-// answers that are read on after their client left. When ctx ends it cuts every
-// connection, to clients and to upstreams, so that the calls still running end
-// and resolve their holds, and returns ctx's error.
+// Leave announces that the gateway is about to go: it is not ready any more, and
+// every answer asks its client to close the connection. Calls are served as
+// ever. Shutdown is to follow once balancers had the time to look away.
+func (g *Gateway) Leave() { g.draining.Store(true) }
+
+// Shutdown takes no more connections and waits for the calls on those there
+// are, which are served, and for upstream answers that are read on after their
+// client left. When ctx ends it cuts every connection, to clients and to
+// upstreams, so that the calls still running end and resolve their holds, and
+// returns ctx's error.
+//
+// The connections that wait in the kernel are reset by closing a listener; give
+// Serve one of package listen and drain that first.
 func (g *Gateway) Shutdown(ctx context.Context) error {
-	g.draining.Store(true)
+	g.Leave()
 	stop := make(chan struct{})
+	defer close(stop)
+	err := g.serving.close(ctx)
 	go func() {
-		// Whoever has not sent a request does not hold the others up. A look now
-		// and then catches what was accepted at the last moment.
+		// A look now and then meets those that were answered meanwhile.
 		t := time.NewTicker(shutdownLook)
 		defer t.Stop()
 		for {
-			g.conns.closeWaiting()
+			g.conns.leave()
 			select {
 			case <-t.C:
 			case <-stop:
@@ -200,15 +215,11 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 			}
 		}
 	}()
-	err := g.server.ShutdownWithContext(ctx)
-	defer close(stop)
-	if errors.Is(err, net.ErrClosed) {
-		err = nil // a listener its owner had closed already
-	}
 	if err == nil || ctx.Err() == nil {
 		err = errors.Join(err, g.tasks.wait(ctx))
 	}
 	if ctx.Err() != nil {
+		g.ending.Store(true)
 		g.eachTarget((*upstream.Target).Abort)
 		g.conns.closeAll()
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
@@ -285,7 +296,7 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 	if ref := f(c); ref.reason != ReasonNone {
 		c.refuse(ref)
 	}
-	if c.closing {
+	if c.closing || g.draining.Load() {
 		ctx.Response.SetConnectionClose()
 	}
 }

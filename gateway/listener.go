@@ -18,14 +18,16 @@ import (
 type listener struct {
 	net.Listener
 	writeTimeout time.Duration
+	readTimeout  time.Duration
 	open         *openConns
 	tasks        *tasks // counts the open connections
 }
 
 // openConns is the set of client connections.
 type openConns struct {
-	mu  sync.Mutex
-	set map[net.Conn]*watch
+	mu      sync.Mutex
+	set     map[net.Conn]*watch
+	leaving atomic.Int64 // Unix ns since when idle connections end; 0: they stay
 }
 
 func (o *openConns) add(c net.Conn, w *watch) {
@@ -46,14 +48,21 @@ func (o *openConns) remove(c net.Conn) bool {
 	return ok
 }
 
-// closeWaiting closes the connections that carry no call: those that have sent
-// nothing, or not yet a whole request header.
-func (o *openConns) closeWaiting() {
+// leave has the connections that carry no call end themselves: see leave.go.
+// Those that have not sent a whole request header in silentFor are closed.
+func (o *openConns) leave() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	now := time.Now().UnixNano()
+	o.leaving.CompareAndSwap(0, now)
+	late := now-o.leaving.Load() > 2*int64(silentFor)
 	for c, w := range o.set {
-		if !w.serving.Load() {
-			_ = c.Close()
+		switch {
+		case w.serving.Load():
+		case late:
+			_ = c.Close() // to wake its goroutine, which closes it once more
+		default:
+			w.wake()
 		}
 	}
 }
@@ -75,11 +84,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.tasks.begin()
 	if tc, ok := c.(*tls.Conn); ok {
 		// The embedded *tls.Conn keeps the methods by which fasthttp knows TLS.
-		wc := &tlsConn{Conn: tc, w: watch{raw: c, l: l, fresh: true}}
+		wc := &tlsConn{Conn: tc, w: watch{raw: c, l: l, fresh: true, quiet: true}}
 		l.open.add(c, &wc.w)
 		return wc, nil
 	}
-	wc := &plainConn{Conn: c, w: watch{raw: c, l: l, fresh: true}}
+	wc := &plainConn{Conn: c, w: watch{raw: c, l: l, fresh: true, quiet: true}}
 	l.open.add(c, &wc.w)
 	return wc, nil
 }
@@ -91,6 +100,7 @@ type watch struct {
 	l   *listener
 
 	deadline time.Time   // the write deadline last set
+	woken    atomic.Bool // the read deadline that has passed was set by wake
 	linger   atomic.Bool // the client may be sending still: see close
 	serving  atomic.Bool // a call is under way, its answer not yet written
 	ended    bool        // a read has failed: nothing more will come
@@ -99,6 +109,9 @@ type watch struct {
 	// under way began: the server flushed because it had to wait for it.
 	fresh   bool
 	between bool // the server is between two requests
+
+	served bool // a request has been answered
+	quiet  bool // nothing of the next request has been read
 
 	// What was seen of a request's first line, for answers to requests that
 	// cannot be parsed.
@@ -122,6 +135,7 @@ func state(c net.Conn, s fasthttp.ConnState) {
 	case fasthttp.StateIdle:
 		w.serving.Store(false)
 		w.between, w.fresh = true, false
+		w.served, w.quiet = true, true
 		w.firstLen, w.firstLine = 0, false
 	case fasthttp.StateActive:
 		w.between = false
@@ -132,6 +146,9 @@ func state(c net.Conn, s fasthttp.ConnState) {
 func (w *watch) read(p []byte, err error) {
 	if err != nil {
 		w.ended = true
+	}
+	if len(p) > 0 {
+		w.quiet = false
 	}
 	if w.between {
 		w.fresh = true
@@ -165,7 +182,9 @@ func (w *watch) close(c net.Conn) error {
 	if w.l.open.remove(w.raw) {
 		defer w.l.tasks.end()
 	}
-	if half, ok := c.(interface{ CloseWrite() error }); ok && w.linger.Load() {
+	// A client of a gateway that leaves may not have been told in time.
+	linger := w.linger.Load() || w.l.open.leaving.Load() != 0
+	if half, ok := c.(interface{ CloseWrite() error }); ok && linger {
 		if half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerFor)) == nil {
 			_, _ = io.Copy(io.Discard, io.LimitReader(c, 16<<20)) // until the client has closed too
 		}
@@ -182,9 +201,7 @@ func (c *plainConn) watch() *watch { return &c.w }
 func (c *plainConn) Close() error  { return c.w.close(c.Conn) }
 
 func (c *plainConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.w.read(p[:n], err)
-	return n, err
+	return c.w.readFrom(c.Conn, p)
 }
 
 func (c *plainConn) Write(p []byte) (int, error) {
@@ -209,9 +226,7 @@ func (c *tlsConn) watch() *watch { return &c.w }
 func (c *tlsConn) Close() error  { return c.w.close(c.Conn) }
 
 func (c *tlsConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.w.read(p[:n], err)
-	return n, err
+	return c.w.readFrom(c.Conn, p)
 }
 
 func (c *tlsConn) Write(p []byte) (int, error) {

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tollgate/internal/config"
+	"tollgate/internal/listen"
 )
 
 // Options are what the command line adds to the configuration.
@@ -50,7 +52,9 @@ type App struct {
 	reg  *prometheus.Registry
 
 	adminLn, plainLn, tlsLn net.Listener
+	doors                   []*listen.Listener // the gateway's ports, below TLS
 	http                    *http.Server
+	leaving                 atomic.Bool // the stop has begun: not ready
 
 	demo    *Demo    // under --demo
 	control *control // admin role; nil in a gateway process
@@ -73,7 +77,6 @@ func Run(ctx context.Context, cfg config.Config, opts Options) error {
 	}
 	select {
 	case <-ctx.Done():
-		a.log.Info("stopping: no new calls, running ones finish", "limit", cfg.ShutdownTimeout)
 		return a.stop()
 	case err := <-a.failed:
 		return errors.Join(err, a.stop())
@@ -155,22 +158,31 @@ func (a *App) open(ctx context.Context) error {
 
 // listen opens the ports of the process's roles.
 func (a *App) listen() error {
-	open := func(key, addr string) (net.Listener, error) {
-		ln, err := net.Listen("tcp", addr)
+	open := func(key, addr string, o listen.Options) (*listen.Listener, error) {
+		ln, err := listen.TCP(addr, o)
 		if err != nil {
 			return nil, listenError(key, addr, err)
 		}
 		a.closers = append(a.closers, func() error { return ignoreClosed(ln.Close()) })
 		return ln, nil
 	}
-	var err error
-	if a.adminLn, err = open("admin-listen", a.cfg.Admin.Listen); err != nil {
+	door := func(key, addr string) (net.Listener, error) {
+		ln, err := open(key, addr, listen.Options{ReusePort: a.cfg.Gateway.ReusePort})
+		if err != nil {
+			return nil, err
+		}
+		a.doors = append(a.doors, ln)
+		return ln, nil
+	}
+	adminLn, err := open("admin-listen", a.cfg.Admin.Listen, listen.Options{})
+	if err != nil {
 		return err
 	}
+	a.adminLn = adminLn
 	if a.cfg.Role == config.RoleAdmin {
 		return nil
 	}
-	if a.plainLn, err = open("gateway-listen", a.cfg.Gateway.Listen); err != nil {
+	if a.plainLn, err = door("gateway-listen", a.cfg.Gateway.Listen); err != nil {
 		return err
 	}
 	if a.cfg.Gateway.TLSListen == "off" {
@@ -181,13 +193,13 @@ func (a *App) listen() error {
 		host, port, _ := net.SplitHostPort(a.cfg.Gateway.Listen)
 		addr = net.JoinHostPort(host, "0")
 		if port == "8080" {
-			if a.tlsLn, err = open("gateway.tls_listen", net.JoinHostPort(host, "8443")); err == nil {
+			if a.tlsLn, err = door("gateway.tls_listen", net.JoinHostPort(host, "8443")); err == nil {
 				addr = ""
 			}
 		}
 	}
 	if addr != "" {
-		if a.tlsLn, err = open("gateway.tls_listen", addr); err != nil {
+		if a.tlsLn, err = door("gateway.tls_listen", addr); err != nil {
 			return err
 		}
 	}
@@ -235,8 +247,15 @@ func (a *App) serve() {
 	}
 	run("admin", a.http.Serve, a.adminLn)
 	if a.node != nil {
-		run("gateway", a.node.gateway.Serve, a.plainLn)
-		run("gateway https", a.node.gateway.Serve, a.tlsLn)
+		// Connections wait in the kernel until there is a directory: on a port
+		// that several processes share, or behind a balancer that does not ask
+		// for readiness, the one that starts must not refuse what others serve.
+		serve := func(ln net.Listener) error {
+			a.node.awaitDirectory(a.ctx)
+			return a.node.gateway.Serve(ln)
+		}
+		run("gateway", serve, a.plainLn)
+		run("gateway https", serve, a.tlsLn)
 	}
 }
 
@@ -262,9 +281,17 @@ func reachable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// stop drains: no new calls, running ones finish within the limit, everything
-// journalled is settled and shipped or left for the next start.
+// stop drains: readiness goes at once, calls are served for the drain delay, so
+// that balancers can look away, and then only on the connections there are;
+// what runs finishes within the limit, everything journalled is settled and
+// shipped or left for the next start.
 func (a *App) stop() error {
+	a.leaving.Store(true)
+	if a.node != nil {
+		a.node.gateway.Leave()
+	}
+	a.log.Info("stopping: not ready any more", "served_as_before", a.cfg.DrainDelay, "limit_after_that", a.cfg.ShutdownTimeout)
+	pause(context.Background(), a.cfg.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.ShutdownTimeout)
 	defer cancel()
 	var errs []error

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +38,29 @@ type node struct {
 	stopShipping, stopTally context.CancelFunc
 	shipping, tallied       chan struct{} // closed when each has ended
 
+	directed          chan struct{} // closed with the first directory in force
 	directoryFailures atomic.Int64
+}
+
+// directoryWait is how long connections wait for the first directory before
+// they are answered that there is none. It is shorter than most clients' and
+// balancers' patience.
+const directoryWait = 3 * time.Second
+
+// awaitDirectory waits for the first directory, or directoryWait.
+func (n *node) awaitDirectory(ctx context.Context) {
+	t := time.NewTimer(directoryWait)
+	defer t.Stop()
+	select {
+	case <-n.directed:
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	cfg := a.cfg
-	n := &node{app: a}
+	n := &node{app: a, directed: make(chan struct{})}
 	var err error
 	n.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{
 		Node: cfg.Node, Consumers: []string{consumerUsage, consumerQuota},
@@ -205,6 +223,7 @@ func (n *node) follow(ctx context.Context, first chan<- error) {
 		log.Debug("directory in force", "version", s.Version)
 		if !told {
 			told = true
+			close(n.directed)
 			first <- nil
 		}
 	}
@@ -233,6 +252,15 @@ func (n *node) prune(ctx context.Context) {
 
 // drain ends the serving of calls.
 func (n *node) drain(ctx context.Context) error {
+	var doors sync.WaitGroup
+	for _, ln := range n.app.doors {
+		doors.Go(func() {
+			if err := ln.Drain(); err != nil {
+				n.app.log.Warn("a port was closed with connections that waited", "address", ln.Addr().String(), "error", err)
+			}
+		})
+	}
+	doors.Wait()
 	if err := n.gateway.Shutdown(ctx); err != nil {
 		n.app.log.Warn("calls were still running at the end of the shutdown limit", "error", err)
 	}

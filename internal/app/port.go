@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -47,6 +48,9 @@ func answer(w http.ResponseWriter, status int, text string) {
 
 // ready reports whether this process can do its work.
 func (a *App) ready(r *http.Request) error {
+	if a.leaving.Load() {
+		return errors.New("shutting down")
+	}
 	if a.node != nil {
 		if err := a.node.gateway.Ready(); err != nil {
 			return err

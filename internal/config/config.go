@@ -32,7 +32,13 @@ type Config struct {
 	// hexadecimal digits, or file:PATH. Default: made at the first start and
 	// kept in Data; set it where several admin processes share one store.
 	MasterKey Secret `koanf:"master_key"`
-	// ShutdownTimeout bounds the drain after SIGTERM. Default 30s.
+	// DrainDelay is how long calls are served as before after SIGTERM, while
+	// /readyz already answers 503 and each answer asks for the connection to be
+	// closed: the time a balancer needs to look away. Behind one, set it to two
+	// of its probes' intervals. Default 0s, for a program stopped by hand.
+	DrainDelay time.Duration `koanf:"drain_delay"`
+	// ShutdownTimeout bounds what follows: no new connections, running calls
+	// finish. Whoever stops the program must wait for both. Default 30s.
 	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
 }
 
@@ -45,6 +51,10 @@ type Gateway struct {
 	// "auto": port 8443 beside a plain port of 8080, a free one otherwise, on
 	// the same host.
 	TLSListen string `koanf:"tls_listen"`
+	// ReusePort lets a second gateway, with a data folder of its own, listen on
+	// the same ports, so that it takes over before this one is stopped and no
+	// connection is refused. Both need it set. Linux only. Default false.
+	ReusePort bool `koanf:"reuse_port"`
 	// TLSCert and TLSKey are PEM files. Default: a self-signed certificate made
 	// at the first start and kept in Data.
 	TLSCert string `koanf:"tls_cert"`
@@ -283,6 +293,9 @@ func (c *Config) Validate() error {
 		{"shutdown_timeout", int64(c.ShutdownTimeout)},
 	} {
 		positive(v.path, v.v)
+	}
+	if c.DrainDelay < 0 {
+		faults.add("drain_delay", "must not be below 0")
 	}
 	c.validateStores(&faults)
 	if k := c.MasterKey.value; k != "" && !isHex(k, 64) {
