@@ -98,7 +98,7 @@ func start(ctx context.Context, cfg config.Config, opts Options) (_ *App, err er
 			err = errors.Join(err, a.release())
 		}
 	}()
-	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(cfg.Role))
 	if err := dataFolder(cfg.Data); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +90,26 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.shipFails, s.Failures)
 	counter(c.dropped, c.n.record.dropped.Load())
 	counter(c.directory, c.n.directoryFailures.Load())
+}
+
+// buildInfo is the metric that names what runs: always 1, after the practice of
+// Prometheus, so that other metrics can be joined with its labels.
+func buildInfo(role string) prometheus.Collector {
+	revision := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		revision = info.Main.Version
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tollgate_build_info", Help: "What runs: always 1.",
+		ConstLabels: prometheus.Labels{"revision": revision, "goversion": runtime.Version(), "role": role},
+	})
+	g.Set(1)
+	return g
 }
 
 // figures are what the admin role looks up at intervals rather than at each
