@@ -50,6 +50,9 @@ func (c *call) copyHeader() {
 		h.Del(fasthttp.HeaderContentLength) // RFC 9110 section 8.6
 	}
 	h.SetBytesV("X-Request-Id", c.idText[:])
+	if c.grant.Held() {
+		c.setLimitHeaders(h)
+	}
 }
 
 func isEventStream(contentType []byte) bool {

@@ -24,6 +24,7 @@ type principal struct {
 	cred    string       // id of the credential
 	key     *apiKey      // API keys only
 	app     *application // signatures and AppCodes only
+	limits  *limited
 }
 
 const (
@@ -94,7 +95,7 @@ func (c *call) authenticateKey() (principal, refusal) {
 	if k == nil {
 		return principal{}, refusal{reason: ReasonBadAPIKey}
 	}
-	return principal{auth: usage.AuthAPIKey, account: k.account, cred: k.id, key: k}, refusal{}
+	return principal{auth: usage.AuthAPIKey, account: k.account, cred: k.id, key: k, limits: &k.limits}, refusal{}
 }
 
 // authenticateApp checks the signature or AppCode of a call to an API product.
@@ -123,7 +124,7 @@ func (c *call) authenticateApp(p *product, body func() ([]byte, refusal)) (princ
 	if a == nil {
 		return principal{}, refusal{reason: ReasonBadAppCode}
 	}
-	return principal{auth: usage.AuthAppCode, account: a.app.account, cred: a.id, app: a.app}, refusal{}
+	return principal{auth: usage.AuthAppCode, account: a.app.account, cred: a.id, app: a.app, limits: &a.app.limits}, refusal{}
 }
 
 func (c *call) checkSignature(v *apisign.Verifier, parsed *apisign.Parsed, err error, body func() ([]byte, refusal)) (principal, refusal) {
@@ -159,7 +160,7 @@ func (c *call) checkSignature(v *apisign.Verifier, parsed *apisign.Parsed, err e
 	if err := v.Verify(parsed, &r, k.secret, c.start, c.g.cfg.SignatureSkew); err != nil {
 		return fail(err)
 	}
-	return principal{auth: usage.AuthSignature, account: k.app.account, cred: k.id, app: k.app}, refusal{}
+	return principal{auth: usage.AuthSignature, account: k.app.account, cred: k.id, app: k.app, limits: &k.app.limits}, refusal{}
 }
 
 // maskKey shows the ends of an AppKey, as the vendor's gateway does.

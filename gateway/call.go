@@ -3,10 +3,12 @@ package gateway
 import (
 	"bytes"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"tollgate/gateway/limit"
 	"tollgate/gateway/upstream"
 	"tollgate/internal/apisign"
 	"tollgate/internal/ids"
@@ -61,6 +63,7 @@ type callState struct {
 
 	sent time.Time // the request went upstream
 
+	grant    limit.Grant // what was taken of the limits
 	hold     Hold
 	resolved bool // the hold was settled or released
 	noted    bool // metrics were written
@@ -74,9 +77,10 @@ type callState struct {
 	incomplete bool
 	clientGone bool
 
-	closing bool // the client asked for the connection to be closed
-	escaped bool // the answer is relayed after the handler: do not pool
-	fresh   bool // nothing was buffered for the client when the call began
+	client  netip.Addr // see address; invalid until it is asked for
+	closing bool       // the client asked for the connection to be closed
+	escaped bool       // the answer is relayed after the handler: do not pool
+	fresh   bool       // nothing was buffered for the client when the call began
 	stream  relay
 }
 
@@ -148,6 +152,8 @@ func (c *call) checkHead() (ref refusal, answered bool) {
 		ref.reason = ReasonDraining
 	case string(m) == "TRACE" || string(m) == "CONNECT":
 		ref.reason = ReasonMethod
+	default:
+		ref = c.checkAddress()
 	}
 	return ref, false
 }
@@ -187,9 +193,12 @@ func (c *call) findAPI() refusal {
 	return refusal{}
 }
 
-// host is the host the client addressed: of the target where that is absolute
+// host is the host the client addressed: told by a trusted proxy, or of the target where that is absolute
 // (RFC 9112 section 3.2.2), of the Host field otherwise.
 func (c *call) host() []byte {
+	if h := c.forwarded("host"); len(h) > 0 {
+		return h
+	}
 	if uri := c.ctx.Request.Header.RequestURI(); len(uri) > 0 && uri[0] != '/' {
 		return c.ctx.Request.URI().Host()
 	}

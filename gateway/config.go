@@ -35,9 +35,17 @@ type Config struct {
 	MaxEvent int
 	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
 	SignatureSkew time.Duration
-	// TrustedProxies may tell by X-Forwarded-Proto that the client used https.
-	// Default none.
+	// TrustedProxies may tell the client's address, host and scheme, by
+	// X-Forwarded-For, -Host and -Proto. Default none.
 	TrustedProxies []netip.Prefix
+	// Forwarded takes them from Forwarded (RFC 7239) instead. Only what the
+	// proxies write themselves may be believed. Default false.
+	Forwarded bool
+	// Allow and Deny are the networks whose clients are served, and not. What is
+	// in both is not. Default: everybody is.
+	Allow, Deny []netip.Prefix
+	// Limits of calls.
+	Limits LimitConfig
 	// PlainAppCode accepts AppCodes over plain http. For local tests only:
 	// AUTH-5 forbids it. Default false.
 	PlainAppCode bool

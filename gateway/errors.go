@@ -5,6 +5,8 @@ import (
 
 	"github.com/tidwall/gjson"
 	"github.com/valyala/fasthttp"
+
+	"tollgate/gateway/limit"
 )
 
 // Errors an Admitter returns.
@@ -48,6 +50,12 @@ const (
 	ReasonModelMissing
 	ReasonModelUnknown
 	ReasonBadRequest
+	ReasonAddress
+	ReasonCredentialAddress
+	ReasonRateRequests
+	ReasonRateTokens
+	ReasonConcurrency
+	ReasonBusy
 	ReasonFrozen
 	ReasonExhausted
 	ReasonHeld
@@ -111,6 +119,12 @@ var table = [numReasons]row{
 	ReasonModelMissing:      {"model_missing", 400, "0602", "Bad request: the model is missing.", 400, typeInvalid, "model_required", "You must provide a model parameter, or address the service at /v1/infers/{id}/v1.", false, 0, false},
 	ReasonModelUnknown:      {"model_unknown", 404, "0101", "The API does not exist.", 404, typeInvalid, "model_not_found", "The model does not exist or you do not have access to it.", false, 0, false},
 	ReasonBadRequest:        {"bad_request", 400, "0602", "Bad request.", 400, typeInvalid, "invalid_request", "", false, 0, false},
+	ReasonAddress:           {"address", 403, "0402", "The IP address is not authorized to access the API.", 403, typeInvalid, "ip_not_allowed", "", false, 0, false},
+	ReasonCredentialAddress: {"credential_address", 403, "0405", "The app is not accessed from a trusted IP address.", 403, typeInvalid, "ip_not_allowed", "This key is not accepted from this IP address.", false, 0, false},
+	ReasonRateRequests:      {"rate_requests", 429, "0308", "The throttling threshold has been reached.", 429, "requests", "rate_limit_exceeded", "", false, 1, false},
+	ReasonRateTokens:        {"rate_tokens", 429, "0308", "The throttling threshold has been reached.", 429, "tokens", "rate_limit_exceeded", "", false, 1, false},
+	ReasonConcurrency:       {"concurrency", 429, "0308", "The throttling threshold has been reached.", 429, "requests", "rate_limit_exceeded", "", false, 1, false},
+	ReasonBusy:              {"busy", 429, "0308", "The throttling threshold has been reached: this node is busy, and you have more than your share of it.", 429, "requests", "rate_limit_exceeded", "This node is busy, and this credential has more than its share of it under way. Please try again.", false, 1, false},
 	ReasonFrozen:            {"frozen", 405, "0502", "The app has been frozen.", 403, "account_frozen", "account_frozen", "The subscription is frozen: top up the account, then try again.", true, 0, false},
 	ReasonExhausted:         {"exhausted", 405, "0501", "The app quota has been used up.", 429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.", true, 0, false},
 	ReasonHeld:              {"held", 429, "0308", "All that is left of the package is held by calls under way; try again.", 429, "tokens", "rate_limit_exceeded", "", false, 1, false},
@@ -138,6 +152,8 @@ type refusal struct {
 	reason Reason
 	detail string // replaces the row's message behind its first clause; may be empty
 	param  string // the offending parameter in the OpenAI envelope
+
+	limited *limit.Refusal // the limit that was reached
 }
 
 // writeRefusal writes the answer for r into ctx in the envelope of the route:
@@ -168,7 +184,9 @@ func (g *Gateway) writeRefusal(ctx *fasthttp.RequestCtx, r refusal, llm bool, re
 	if w.noRetry && llm {
 		resp.Header.Set("X-Should-Retry", "false")
 	}
-	if w.retryAfter > 0 {
+	if r.limited != nil {
+		setRetry(&resp.Header, r.limited, llm)
+	} else if w.retryAfter > 0 {
 		resp.Header.SetBytesV("Retry-After", fasthttp.AppendUint(nil, w.retryAfter))
 	}
 	if w.close {

@@ -7,6 +7,7 @@ import (
 
 	"tollgate/gateway/upstream"
 	"tollgate/internal/directory"
+	"tollgate/internal/usage"
 )
 
 // admitAndForward holds the call's estimate on the first of the caller's
@@ -16,10 +17,18 @@ func (c *call) admitAndForward() refusal {
 	if len(subs) == 0 {
 		return refusal{reason: ReasonNotSubscribed}
 	}
+	if ref := c.checkLists(); ref.reason != ReasonNone {
+		return ref
+	}
 	est := c.estimate()
+	taken := c.grant.Claims()
 	ref := refusal{reason: ReasonFrozen}
 	for _, s := range subs {
 		if s.State == directory.SubscriptionFrozen {
+			continue
+		}
+		if lref := c.checkLimits(s, est[usage.Token]); lref.reason != ReasonNone {
+			ref, c.sub = lref, s
 			continue
 		}
 		hold, err := c.g.admitter.Admit(s.ID, s.Units, est, c.start)
@@ -27,20 +36,21 @@ func (c *call) admitAndForward() refusal {
 			c.sub, c.hold = s, hold
 			return c.forward()
 		}
+		c.grant.Keep(c.start, taken)
 		switch {
 		case errors.Is(err, ErrExhausted):
 			if ref.reason == ReasonFrozen {
-				ref.reason = ReasonExhausted
+				ref = refusal{reason: ReasonExhausted}
 			}
 		case errors.Is(err, ErrHeld):
 			if ref.reason != ReasonQuotaUnavailable {
-				ref.reason = ReasonHeld
+				ref = refusal{reason: ReasonHeld}
 			}
 		default:
 			if !errors.Is(err, ErrUnavailable) {
 				c.g.log.Error("admit a call", "request_id", c.idString(), "subscription", s.ID, "error", err)
 			}
-			ref.reason = ReasonQuotaUnavailable
+			ref = refusal{reason: ReasonQuotaUnavailable}
 		}
 		c.sub = s
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"tollgate/gateway/limit"
 	"tollgate/gateway/upstream"
 	"tollgate/internal/directory"
 )
@@ -26,6 +27,7 @@ type Gateway struct {
 	recorder Recorder
 	log      *slog.Logger
 	metrics  *metrics
+	limits   *limit.Table
 	server   *fasthttp.Server
 
 	table    atomic.Pointer[directoryTable]
@@ -66,6 +68,7 @@ func New(cfg Config, deps Deps) *Gateway {
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
 	}
+	g.limits = limit.NewTable(limit.Config{MaxCalls: g.cfg.Limits.MaxCalls, MaxKeys: g.cfg.Limits.MaxKeys})
 	deps.Metrics.MustRegister(breakers{g})
 	g.calls.New = func() any { return &call{} }
 	g.server = &fasthttp.Server{
@@ -289,6 +292,7 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 			return
 		}
 		if !c.escaped {
+			c.grant.Undo(c.start) // of a call that was only asked about
 			c.reset()
 			g.calls.Put(c)
 		}

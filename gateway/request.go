@@ -3,8 +3,6 @@ package gateway
 import (
 	"bytes"
 	"net"
-
-	"github.com/valyala/fasthttp"
 )
 
 // buildRequest makes the upstream request for target t out of the client's.
@@ -30,7 +28,7 @@ func (c *call) buildRequest(t *target) {
 	h = appendField(h, "X-Request-Id: ", c.idText[:])
 	h = append(h, "X-Forwarded-For: "...)
 	h = append(c.appendForwardedFor(h), "\r\n"...)
-	h = appendField(h, "X-Forwarded-Host: ", in.Host())
+	h = appendField(h, "X-Forwarded-Host: ", c.clientHost())
 	if c.secure() {
 		h = append(h, "X-Forwarded-Proto: https\r\n"...)
 	} else {
@@ -161,7 +159,15 @@ func (c *call) behindProxy() bool {
 // secure reports whether the client's own connection is https: here, or at a
 // proxy that is configured as trusted (AUTH-5).
 func (c *call) secure() bool {
-	return c.ctx.IsTLS() || c.behindProxy() && bytes.EqualFold(c.ctx.Request.Header.Peek(fasthttp.HeaderXForwardedProto), []byte("https"))
+	return c.ctx.IsTLS() || equalFold(c.forwarded("proto"), "https")
+}
+
+// clientHost is the Host the client sent, told by a trusted proxy or by itself.
+func (c *call) clientHost() []byte {
+	if h := c.forwarded("host"); len(h) > 0 {
+		return h
+	}
+	return c.ctx.Request.Header.Host()
 }
 
 // trailers of a streamed request body

@@ -202,6 +202,9 @@ func (c *call) note(status int) {
 		return
 	}
 	c.noted = true
+	if c.grant.Held() {
+		c.endLimits(c.g.now())
+	}
 	m := c.g.metrics.none
 	if c.product != nil {
 		m = c.product.metrics

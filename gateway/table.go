@@ -38,6 +38,7 @@ type product struct {
 	models   map[string]string // name -> upstream name
 	upstream []*target
 	metrics  *productMetrics
+	limits   limited
 }
 
 // target is an upstream with the headers set on each request to it.
@@ -99,18 +100,21 @@ type account struct {
 type subscription struct {
 	directory.Subscription
 	account *account
+	limits  limited
 }
 
 type apiKey struct {
 	id      string
 	account *account
 	allow   map[string]bool // product ids; nil: all
+	limits  limited
 }
 
 type application struct {
 	id      string
 	account *account
 	bound   map[string]bool // product ids
+	limits  limited
 }
 
 type appKey struct {
@@ -196,9 +200,17 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		if p.llm && len(a.subs[p.ID]) == 0 {
 			a.llm = append(a.llm, p)
 		}
-		a.subs[p.ID] = append(a.subs[p.ID], &subscription{Subscription: sub, account: a})
+		base := ruleOf(p.each()).Over(g.cfg.Limits.Subscription)
+		limits, lerr := compileLimits(sub.Policy, &base, false)
+		if lerr != nil {
+			errs = append(errs, fmt.Errorf("subscription %s: %w", sub.ID, lerr))
+			continue
+		}
+		a.subs[p.ID] = append(a.subs[p.ID], &subscription{Subscription: sub, account: a, limits: limits})
 	}
-	errs = append(errs, t.addCredentials(s, acc)...)
+	errs = append(errs, t.addCredentials(s, acc, func(p *directory.Policy) (limited, error) {
+		return compileLimits(p, &g.cfg.Limits.Credential, g.limits.Fair())
+	})...)
 	for _, u := range kept {
 		if !used[u] {
 			dropped = append(dropped, u)
@@ -209,21 +221,29 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 
 // addCredentials adds API keys, applications and what belongs to them, and
 // returns the faults of the rows left out.
-func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id string) *account) (faults []error) {
+func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id string) *account, limits func(*directory.Policy) (limited, error)) (faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	for _, k := range s.APIKeys {
+		l, err := limits(k.Policy)
 		switch {
+		case err != nil:
+			fault("API key %s: %w", k.ID, err)
 		case len(k.Hash) != 32:
 			fault("API key %s: its hash has %d bytes, want 32", k.ID, len(k.Hash))
 		case t.apiKeys[[32]byte(k.Hash)] != nil:
 			fault("API key %s: it is the same as %s", k.ID, t.apiKeys[[32]byte(k.Hash)].id)
 		default:
-			t.apiKeys[[32]byte(k.Hash)] = &apiKey{id: k.ID, account: acc(k.Account), allow: set(k.Products)}
+			t.apiKeys[[32]byte(k.Hash)] = &apiKey{id: k.ID, account: acc(k.Account), allow: set(k.Products), limits: l}
 		}
 	}
 	apps := make(map[string]*application, len(s.Applications))
 	for _, a := range s.Applications {
-		apps[a.ID] = &application{id: a.ID, account: acc(a.Account), bound: set(a.Bound)}
+		l, err := limits(a.Policy)
+		if err != nil {
+			fault("application %s: %w", a.ID, err)
+			continue
+		}
+		apps[a.ID] = &application{id: a.ID, account: acc(a.Account), bound: set(a.Bound), limits: l}
 	}
 	for _, k := range s.AppKeys {
 		app := apps[k.Application]
@@ -268,6 +288,10 @@ func set(ids []string) map[string]bool {
 
 func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream.Target) (*product, error) {
 	p := &product{Product: *d, llm: d.Kind == directory.KindLLM}
+	var err error
+	if p.limits, err = compileLimits(d.Policy, &g.cfg.Limits.Product, false); err != nil {
+		return nil, err
+	}
 	if len(d.Upstreams) > maxTargets {
 		return nil, fmt.Errorf("%d upstreams: have at most %d", len(d.Upstreams), maxTargets)
 	}
@@ -282,7 +306,6 @@ func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream
 			return nil, err
 		}
 		if t.Target == nil {
-			var err error
 			if t.Target, err = upstream.NewTarget(u.URL, g.upstreamConfig()); err != nil {
 				return nil, err
 			}
@@ -301,6 +324,14 @@ func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream
 		}
 	}
 	return p, nil
+}
+
+// each returns the limits of each of p's subscriptions.
+func (p *product) each() directory.Limits {
+	if p.Policy == nil {
+		return directory.Limits{}
+	}
+	return p.Policy.Each
 }
 
 // appendModel appends one model object of the OpenAI models list.

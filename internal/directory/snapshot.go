@@ -72,6 +72,9 @@ type Product struct {
 	// BillEstimates allows charging counted and estimated amounts when the
 	// upstream reported no usage (LLM-37). Off by default.
 	BillEstimates bool `json:"bill_estimates,omitempty"`
+
+	// Policy limits all calls of the product together.
+	Policy *Policy `json:"policy,omitempty"`
 }
 
 // Model is a name callers use and the name the upstream knows it by.
@@ -125,6 +128,7 @@ type Subscription struct {
 	State   SubscriptionState `json:"state"`
 	Units   []usage.Unit      `json:"units"`   // billing items charged, at least one
 	Created time.Time         `json:"created"` // of several for one product the earliest serves first
+	Policy  *Policy           `json:"policy,omitempty"`
 }
 
 // Application holds AppKey and AppCodes of a buyer (AUTH-7..11).
@@ -134,6 +138,8 @@ type Application struct {
 	Name    string `json:"name"`
 	// Bound lists the ids of the products its credentials may call.
 	Bound []string `json:"bound"`
+	// Policy limits the calls by its AppKey and AppCodes together.
+	Policy *Policy `json:"policy,omitempty"`
 }
 
 // AppKey is the key pair of an application for signatures.
@@ -157,6 +163,7 @@ type APIKey struct {
 	Account  string   `json:"account"`
 	Hash     []byte   `json:"hash"`               // HMAC-SHA256(Pepper, key), 32 bytes
 	Products []string `json:"products,omitempty"` // allow-list of product ids; empty means all the account holds (KEY-8)
+	Policy   *Policy  `json:"policy,omitempty"`
 }
 
 // Secret is a text that prints masked. Reveal it only where it is used.
