@@ -235,6 +235,7 @@ func (c *call) interim(h *fasthttp.ResponseHeader) {
 	if !c.ctx.Request.Header.IsHTTP11() || !c.fresh {
 		return
 	}
+	c.early = true
 	removeHopByHop(h)
 	out := appendHead(nil, h, func(name []byte) bool {
 		switch string(name) {

@@ -61,7 +61,8 @@ type callState struct {
 	upload   upload
 	pay      payload
 
-	sent time.Time // the request went upstream
+	sent  time.Time // the request first went upstream
+	early bool      // an interim answer went to the client
 
 	grant    limit.Grant // what was taken of the limits
 	hold     Hold
@@ -106,6 +107,7 @@ func (c *call) reset() {
 	}
 	c.callState = callState{}
 	c.ex.Response.Reset()
+	c.ex.Attempts = 0
 	c.req = upstream.Request{}
 	c.rec = usage.Record{Charges: c.rec.Charges[:0]}
 	clear(c.fields)

@@ -26,6 +26,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// Upstream limits: see upstream.Config for their defaults.
 	ConnectTimeout, FirstByteTimeout, StreamIdleTimeout time.Duration
+	// TotalTimeout bounds a call with all its attempts and its answer. Default 1h.
+	TotalTimeout time.Duration
 	// MaxAnswerBuffer bounds the answer of an LLM product that is read whole,
 	// so that its charge can stand in the header. A larger one is relayed as it
 	// comes. Default 1 MiB.
@@ -112,6 +114,7 @@ func (c Config) withDefaults() Config {
 	setDur(&c.IdleTimeout, 75*time.Second)
 	setDur(&c.WriteTimeout, 60*time.Second)
 	setDur(&c.SignatureSkew, 15*time.Minute)
+	setDur(&c.TotalTimeout, time.Hour)
 	setDur(&c.DrainTimeout, 60*time.Second)
 	if c.PerCallSwitch.IsZero() {
 		c.PerCallSwitch = DefaultPerCallSwitch

@@ -64,6 +64,7 @@ const (
 	ReasonNotReady
 	ReasonNoBackend
 	ReasonConnect
+	ReasonUpstreamBusy
 	ReasonUpstreamTimeout
 	ReasonUpstream
 	ReasonDraining
@@ -133,6 +134,7 @@ var table = [numReasons]row{
 	ReasonNotReady:          {"not_ready", 503, "0606", "The API configurations are not loaded yet; try again.", 503, typeServer, "not_ready", "", false, 1, false},
 	ReasonNoBackend:         {"no_backend", 502, "0610", "No backend available.", 502, typeServer, "no_backend", "", false, 0, false},
 	ReasonConnect:           {"connect", 502, "0202", "Backend unavailable.", 502, typeServer, "upstream_unavailable", "", false, 0, false},
+	ReasonUpstreamBusy:      {"upstream_busy", 503, "0606", "The backend has as many calls under way as it may; try again.", 503, typeServer, "upstream_busy", "", false, 1, false},
 	ReasonUpstreamTimeout:   {"upstream_timeout", 504, "0203", "Backend timeout.", 504, typeServer, "upstream_timeout", "", false, 0, false},
 	ReasonUpstream:          {"upstream", 502, "0202", "Backend unavailable: its answer broke off.", 502, typeServer, "upstream_error", "", false, 0, false},
 	ReasonDraining:          {"draining", 503, "0606", "This node is shutting down; try again.", 503, typeServer, "shutting_down", "", false, 1, true},

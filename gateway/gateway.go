@@ -41,7 +41,8 @@ type Gateway struct {
 	tasks    tasks // connections and drains
 	calls    sync.Pool
 
-	retired []*upstream.Target // no longer in the table, perhaps still in use; guarded by swap
+	checking sync.WaitGroup
+	retired  []*upstream.Target // no longer in the table, perhaps still in use; guarded by swap
 }
 
 // hashState is a hasher with the pepper it was made for.
@@ -116,11 +117,13 @@ func (g *Gateway) Serve(ln net.Listener) error {
 func (g *Gateway) Swap(s *directory.Snapshot) error {
 	g.swap.Lock()
 	defer g.swap.Unlock()
-	t, dropped, err := g.compile(s, g.table.Load())
+	old := g.table.Load()
+	t, dropped, err := g.compile(s, old)
 	if h := g.hash.Load(); h == nil || h.pepper != string(t.pepper) {
 		g.hash.Store(&hashState{string(t.pepper), newHasher(t.pepper)})
 	}
 	g.table.Store(t)
+	g.changeChecks(old, t)
 	for _, u := range dropped {
 		u.Close()
 	}
@@ -162,14 +165,6 @@ func (g *Gateway) hashes(t *directoryTable) *hasher {
 	return h.hasher
 }
 
-func (g *Gateway) upstreamConfig() upstream.Config {
-	return upstream.Config{
-		ConnectTimeout:   g.cfg.ConnectTimeout,
-		FirstByteTimeout: g.cfg.FirstByteTimeout,
-		IdleTimeout:      g.cfg.StreamIdleTimeout,
-	}
-}
-
 // shutdownGrace is how long Shutdown waits, after its context has ended and all
 // connections were cut, for the calls to notice and resolve their holds.
 const shutdownGrace = 5 * time.Second
@@ -202,6 +197,7 @@ func (g *Gateway) Leave() { g.draining.Store(true) }
 // Serve one of package listen and drain that first.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.Leave()
+	g.stopChecks()
 	stop := make(chan struct{})
 	defer close(stop)
 	err := g.serving.close(ctx)

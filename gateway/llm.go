@@ -123,12 +123,22 @@ func (c *call) takePayload() refusal {
 }
 
 // editPayload makes the body for the product out of the client's.
-func (c *call) editPayload() {
+func (c *call) editPayload() { c.editPayloadFor(nil) }
+
+// editPayloadFor makes the body for an upstream of the product, nil for any.
+func (c *call) editPayloadFor(t *target) {
 	if c.plain == nil {
 		c.plain = c.body
 	}
 	ask := c.pay.stream && c.family.takesStreamOptions()
-	out := c.pay.rewrite(c.editBuf[:0], c.plain, c.product.models[c.pay.model], ask)
+	model, ok := "", false
+	if t != nil {
+		model, ok = t.models[c.pay.model]
+	}
+	if !ok {
+		model = c.product.models[c.pay.model]
+	}
+	out := c.pay.rewrite(c.editBuf[:0], c.plain, model, ask)
 	if len(out) != len(c.plain) || len(out) > 0 && &out[0] != &c.plain[0] {
 		c.editBuf = out
 	}

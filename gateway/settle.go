@@ -34,6 +34,7 @@ func (c *call) fillRecord(status int, finished time.Time) {
 		}
 	}
 	r.Model = c.pay.model
+	r.Attempts = int64(c.ex.Attempts)
 	if c.pay.stream || c.stream.events {
 		r.Flags |= usage.Streamed
 	}

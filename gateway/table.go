@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tidwall/gjson"
 
@@ -36,20 +37,32 @@ type product struct {
 	directory.Product
 	llm      bool
 	models   map[string]string // name -> upstream name
-	upstream []*target
+	upstream []*target         // in the order of the group's members
+	group    *upstream.Group
+	retry    retry
+	retries  *retries
+	renames  bool // an upstream knows a model by a name of its own
+	checks   *checks
 	metrics  *productMetrics
 	limits   limited
 }
 
+// retries counts a product's. They outlive directory swaps that leave the
+// product's upstreams as they are.
+type retries struct {
+	made   atomic.Int64
+	denied atomic.Int64 // the budget or the call's time did not allow
+}
+
 // target is an upstream with the headers set on each request to it.
 type target struct {
-	*upstream.Target
+	*upstream.Member
 	id        string
-	weight    int
-	names     []string // of those headers, in lower case
-	lines     []byte   // the headers as they stand in a request
-	setsType  bool     // Content-Type is among them
-	setsAgent bool     // User-Agent is
+	models    map[string]string // name -> this upstream's name, where it has one
+	names     []string          // of those headers, in lower case
+	lines     []byte            // the headers as they stand in a request
+	setsType  bool              // Content-Type is among them
+	setsAgent bool              // User-Agent is
 }
 
 // sets reports whether t has a constant header of that name, which replaces the
@@ -129,7 +142,8 @@ type appCode struct {
 }
 
 // compile builds the table of s. Targets of the previous table are kept where
-// their URL is unchanged, so that a swap does not cost connections; the ones no
+// their URL and settings are unchanged, and what is known of their health where
+// the whole product's are, so that a swap does not cost connections; the ones no
 // longer used are returned in dropped. Faulty products are left out and
 // reported together: one bad row must not stop the others.
 func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *directoryTable, dropped []*upstream.Target, err error) {
@@ -147,15 +161,21 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 	kept := make(map[string]*upstream.Target)
 	if old != nil {
 		for _, p := range old.products {
-			for i, u := range p.upstream {
-				kept[p.Upstreams[i].URL] = u.Target
+			for _, u := range p.upstream {
+				kept[u.Key()] = u.Target
 			}
 		}
+	}
+	before := func(id string) *product {
+		if old == nil {
+			return nil
+		}
+		return old.products[id]
 	}
 	used := make(map[*upstream.Target]bool)
 	var errs []error
 	for i := range s.Products {
-		p, perr := g.compileProduct(&s.Products[i], kept)
+		p, perr := g.compileProduct(&s.Products[i], kept, before(s.Products[i].ID))
 		if perr == nil && t.products[p.ID] != nil {
 			perr = errors.New("its id is taken by another product")
 		}
@@ -284,46 +304,6 @@ func set(ids []string) map[string]bool {
 		m[id] = true
 	}
 	return m
-}
-
-func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream.Target) (*product, error) {
-	p := &product{Product: *d, llm: d.Kind == directory.KindLLM}
-	var err error
-	if p.limits, err = compileLimits(d.Policy, &g.cfg.Limits.Product, false); err != nil {
-		return nil, err
-	}
-	if len(d.Upstreams) > maxTargets {
-		return nil, fmt.Errorf("%d upstreams: have at most %d", len(d.Upstreams), maxTargets)
-	}
-	ids := make(map[string]bool)
-	for _, u := range d.Upstreams {
-		if ids[u.ID] {
-			return nil, fmt.Errorf("two upstreams have the id %q", u.ID)
-		}
-		ids[u.ID] = true
-		t := &target{Target: kept[u.URL], id: u.ID, weight: min(max(u.Weight, 1), 1<<16)}
-		if err := t.setHeaders(u.Headers); err != nil {
-			return nil, err
-		}
-		if t.Target == nil {
-			if t.Target, err = upstream.NewTarget(u.URL, g.upstreamConfig()); err != nil {
-				return nil, err
-			}
-			kept[u.URL] = t.Target // it holds nothing until it is called
-		}
-		p.upstream = append(p.upstream, t)
-	}
-	if p.llm {
-		p.models = make(map[string]string, len(d.Models))
-		for _, m := range d.Models {
-			name := m.Upstream
-			if name == "" {
-				name = m.Name
-			}
-			p.models[m.Name] = name
-		}
-	}
-	return p, nil
 }
 
 // each returns the limits of each of p's subscriptions.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -254,34 +253,5 @@ func TestSwapKeepsTargets(t *testing.T) {
 	swap(4)
 	if len(g.retired) != 1 || len(g.table.Load().products) != 0 {
 		t.Errorf("retired: %v", g.retired)
-	}
-}
-
-// TestPick: an upstream is drawn once a call, by weight, and a loaded one less.
-func TestPick(t *testing.T) {
-	t.Parallel()
-	p := apiProduct("A", "", "/a")
-	p.Upstreams = nil
-	for i := range 3 {
-		p.Upstreams = append(p.Upstreams, directory.Upstream{ID: fmt.Sprint(i), URL: fmt.Sprintf("http://127.0.0.1:1/%d", i), Weight: i - 1})
-	}
-	g := testGateway(Config{})
-	if err := g.Swap(&directory.Snapshot{Version: 1, Products: []directory.Product{p}}); err != nil {
-		t.Fatal(err)
-	}
-	targets := g.table.Load().products["A"].upstream
-	for range 100 {
-		var tried uint64
-		seen := map[*target]bool{}
-		for range 3 {
-			u := pick(targets, &tried, time.Now())
-			if u == nil || seen[u] {
-				t.Fatalf("drew %v after %v", u, seen)
-			}
-			seen[u] = true
-		}
-		if pick(targets, &tried, time.Now()) != nil {
-			t.Fatal("one was drawn twice")
-		}
 	}
 }

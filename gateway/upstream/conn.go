@@ -9,14 +9,11 @@ import (
 	"time"
 )
 
-// How long a connection may have been idle before it is probed for having been
-// closed by the peer. Below it the probe's system call costs more than what it
-// prevents: a redial where the request may be repeated, a failed call where it
-// may not.
-const (
-	probeRepeatable = 200 * time.Millisecond
-	probeOthers     = time.Millisecond
-)
+// probeAfter is how long a connection may have been idle before it is probed
+// for having been closed by the peer, or for bytes that nobody asked for and
+// that the next caller must not get. Below it the probe's system call costs more
+// than what it prevents; under load connections are used again sooner.
+const probeAfter = time.Millisecond
 
 // conn is one connection with its buffers, owned by one exchange at a time.
 type conn struct {
@@ -25,6 +22,7 @@ type conn struct {
 	plain     bool            // not TLS: a write that timed out may be continued
 	br        *bufio.Reader
 	out       []byte // reused for heads
+	born      time.Time
 	idleSince time.Time
 	reused    bool
 	deadline  time.Time // the read deadline last set
@@ -63,15 +61,11 @@ func (s source) Read(p []byte) (int, error) {
 // neither closed it nor sent anything unasked. It closes most of the window in
 // which a request would be written to a connection the peer has given up, so
 // that a call which must not be sent twice need not fail.
-func (c *conn) alive(now time.Time, repeatable bool) bool {
-	after := probeOthers
-	if repeatable {
-		after = probeRepeatable
-	}
+func (c *conn) alive(now time.Time) bool {
 	if c.br.Buffered() > 0 {
 		return false
 	}
-	return now.Sub(c.idleSince) < after || !c.readable()
+	return now.Sub(c.idleSince) < probeAfter || !c.readable()
 }
 
 // readable reports, without waiting, whether a read would return: the peer has
@@ -98,10 +92,15 @@ func (c *conn) readable() bool {
 // chunk.
 const deadlineStep = time.Second
 
-// extendRead moves the read deadline to now+d, give or take a step.
-func (c *conn) extendRead(now time.Time, d time.Duration) error {
+// extendRead moves the read deadline to now+d, give or take a step, but not
+// past until, unless that is zero.
+func (c *conn) extendRead(now time.Time, d time.Duration, until time.Time) error {
 	at := now.Add(d)
-	if ahead := at.Sub(c.deadline); ahead >= 0 && ahead < deadlineStep {
+	if !until.IsZero() && until.Before(at) {
+		if at = until; c.deadline.Equal(at) {
+			return nil
+		}
+	} else if ahead := at.Sub(c.deadline); ahead >= 0 && ahead < deadlineStep {
 		return nil
 	}
 	c.deadline = at

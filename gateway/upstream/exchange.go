@@ -22,7 +22,13 @@ type Exchange struct {
 	// after the body ended. Its body is read through Exchange.Read only.
 	Response fasthttp.Response
 
+	// Pass is told how the exchange went. Set it before Do; Close forgets it.
+	Pass Pass
+	// Attempts counts the times Do asked for a connection; the owner sets it back.
+	Attempts int
+
 	target *Target
+	until  time.Time // the end of the whole call; zero: none
 	body   body
 	ended  bool // the body was read to its end, or there is none
 	broken bool // the connection cannot be used again
@@ -40,19 +46,24 @@ var errInterrupted = errors.New("interrupted")
 //
 // A failure is an *Error, and the exchange is closed then. When nothing of the
 // request can have been processed (a kept-alive connection was found closed
-// without a byte of answer and the method is idempotent, RFC 9110 section
-// 9.2.2), Do tries once more by itself on a fresh connection. What is not
-// idempotent is never sent twice.
+// without a byte of answer and the request is repeatable), Do tries once more by
+// itself on a fresh connection. What is not repeatable is never sent twice.
 func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.ResponseHeader)) error {
-	t.inFlight.Add(1)
 	e.target = t
+	if n := t.inFlight.Add(1); t.cfg.MaxConns > 0 && n > int64(t.cfg.MaxConns) {
+		e.Pass.dropped()
+		e.done()
+		return &Error{Op: OpBusy, Err: errBusy}
+	}
 	e.interrupted.Store(false)
-	repeatable := req.Stream == nil && idempotent(req.Method)
+	e.until = req.Deadline
+	repeatable := req.Stream == nil && (req.Repeatable || Idempotent(req.Method))
 	for fresh := false; ; fresh = true {
 		now := t.cfg.Now()
-		c, err := t.acquire(now, fresh, repeatable)
+		e.Attempts++
+		c, err := t.acquire(now, fresh, e.until)
 		if err != nil {
-			t.breaker.failed(t.cfg.Now())
+			e.Pass.failed(false)
 			e.done()
 			return err
 		}
@@ -60,7 +71,7 @@ func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.Response
 		e.broken, e.ended, e.body = false, false, body{}
 		err = e.exchange(c, req, interim, now)
 		if err == nil {
-			t.breaker.succeeded()
+			e.Pass.header(e.Response.StatusCode())
 			return nil
 		}
 		reused := c.reused
@@ -69,13 +80,19 @@ func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.Response
 		if reused && !fresh && repeatable && closedAtFirstByte(err) {
 			continue
 		}
-		if closedAtFirstByte(err) {
-			t.breaker.failed(t.cfg.Now())
+		var failed *Error
+		if errors.As(err, &failed) && failed.Op == OpClient || e.interrupted.Load() {
+			e.Pass.dropped()
+		} else {
+			e.Pass.failed(false)
 		}
 		e.done()
 		return err
 	}
 }
+
+// errBusy is the cause of calls beyond the most a target may have.
+var errBusy = errors.New("the upstream has as many calls under way as it may")
 
 func (e *Exchange) setConn(c *conn) {
 	e.mu.Lock()
@@ -88,6 +105,7 @@ func (e *Exchange) done() {
 		e.target.inFlight.Add(-1)
 		e.target = nil
 	}
+	e.Pass = Pass{}
 }
 
 func (e *Exchange) exchange(c *conn, req *Request, interim func(*fasthttp.ResponseHeader), now time.Time) error {
@@ -114,7 +132,15 @@ func (e *Exchange) exchange(c *conn, req *Request, interim func(*fasthttp.Respon
 	if req.Stream != nil {
 		now = cfg.Now()
 	}
-	return e.readHeader(c, interim, now.Add(cfg.FirstByteTimeout))
+	return e.readHeader(c, interim, e.before(now.Add(cfg.FirstByteTimeout)))
+}
+
+// before is at, or the end of the whole call when that comes first.
+func (e *Exchange) before(at time.Time) time.Time {
+	if !e.until.IsZero() && e.until.Before(at) {
+		return e.until
+	}
+	return at
 }
 
 // largeBody is the size from which a body is not copied behind its head.
@@ -313,6 +339,10 @@ func (e *Exchange) Read(p []byte) (int, error) {
 		return n, io.EOF
 	default:
 		e.broken = true
+		if !e.interrupted.Load() {
+			e.Pass.failed(true)
+			e.Pass = Pass{}
+		}
 		return n, &Error{Op: OpBody, Err: err}
 	}
 }
@@ -321,7 +351,7 @@ func (e *Exchange) Read(p []byte) (int, error) {
 // moves the deadline on.
 func (e *Exchange) beforeRead(c *conn) error {
 	cfg := &e.target.cfg
-	if err := c.extendRead(cfg.Now(), cfg.IdleTimeout); err != nil {
+	if err := c.extendRead(cfg.Now(), cfg.IdleTimeout, e.until); err != nil {
 		return err
 	}
 	// Looked at after the deadline was set: Interrupt sets the flag before it
@@ -340,7 +370,14 @@ func (e *Exchange) Ended() bool { return e.ended }
 func (e *Exchange) Close() {
 	c := e.conn
 	if c == nil {
+		e.Pass.dropped() // an attempt that did not begin
+		e.Pass = Pass{}
 		return
+	}
+	if e.ended {
+		e.Pass.succeeded()
+	} else {
+		e.Pass.dropped()
 	}
 	e.setConn(nil)
 	e.body, c.waits = body{}, nil
@@ -351,6 +388,23 @@ func (e *Exchange) Close() {
 		e.target.discard(c)
 	}
 	e.done()
+}
+
+// maxSkip bounds the body that Skip reads to keep its connection.
+const maxSkip = 16 << 10
+
+// Skip passes an answer over: its body is read where it is short, so that the
+// connection can be used again, and the exchange closed.
+func (e *Exchange) Skip() {
+	if n := e.Response.Header.ContentLength(); !e.ended && e.conn != nil && n >= 0 && n <= maxSkip {
+		var buf [512]byte
+		for {
+			if _, err := e.Read(buf[:]); err != nil {
+				break
+			}
+		}
+	}
+	e.Close()
 }
 
 // Interrupt makes reading the answer fail now, also a Read that waits. It may
@@ -364,7 +418,8 @@ func (e *Exchange) Interrupt() {
 	}
 }
 
-func idempotent(method []byte) bool {
+// Idempotent reports whether a method is (RFC 9110 section 9.2.2).
+func Idempotent(method []byte) bool {
 	switch string(method) {
 	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
 		return true

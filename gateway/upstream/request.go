@@ -3,6 +3,7 @@ package upstream
 import (
 	"io"
 	"strconv"
+	"time"
 )
 
 // Request is a request as it will stand on the wire. Its slices are only read,
@@ -14,6 +15,12 @@ type Request struct {
 	// fields that frame the body are written by the exchange and must not be
 	// among them.
 	Header []byte
+
+	// Repeatable says that the request may be sent again although its method is
+	// not idempotent.
+	Repeatable bool
+	// Deadline ends the whole call; zero means that nothing does.
+	Deadline time.Time
 
 	// Body is the whole body, unless Stream is set.
 	Body []byte

@@ -2,13 +2,16 @@ package upstream
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -31,12 +34,21 @@ type Config struct {
 	// MaxIdle is how many idle connections are kept. Default 512; each costs
 	// two buffers of BufferSize.
 	MaxIdle int
+	// MaxConns bounds the calls under way, each of which has a connection of its
+	// own; further ones fail with OpBusy. Default: no limit.
+	MaxConns int
+	// MaxAge is the age at which a connection is not used again, so that
+	// changes of DNS are followed. Default 5m.
+	MaxAge time.Duration
 	// BufferSize of the reader and the writer of a connection, and so the
 	// longest header accepted from the upstream. Default 16 KiB.
 	BufferSize int
-	// TLS is the client configuration for https targets; nil uses the system's
-	// roots.
-	TLS *tls.Config
+	// ServerName is what TLS asks for and checks. Default: the URL's host.
+	ServerName string
+	// CA holds the certificates to trust in PEM form. Default: the system's.
+	CA string
+	// SkipVerify accepts any certificate. Default false.
+	SkipVerify bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -52,6 +64,7 @@ func (c Config) withDefaults() Config {
 	set(&c.IdleTimeout, 60*time.Second)
 	set(&c.WriteTimeout, 60*time.Second)
 	set(&c.KeepAlive, 30*time.Second)
+	set(&c.MaxAge, 5*time.Minute)
 	if c.MaxIdle <= 0 {
 		c.MaxIdle = 512
 	}
@@ -71,9 +84,11 @@ type Target struct {
 	host string // Host header
 	base string // path prefix of every request, without a trailing slash
 	tls  *tls.Config
+	name bool   // addr holds a name, not an address
+	seed uint64 // tells targets apart in hashing
+	key  string
 
 	inFlight atomic.Int64
-	breaker  breaker
 
 	mu       sync.Mutex
 	idle     []*conn // newest last
@@ -101,25 +116,44 @@ func NewTarget(rawURL string, cfg Config) (*Target, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("upstream url %q: query and fragment are not allowed", u.Redacted())
 	}
-	t := &Target{cfg: cfg.withDefaults(), host: u.Host, base: strings.TrimRight(u.EscapedPath(), "/")}
+	t := &Target{key: Identity(rawURL, cfg), cfg: cfg.withDefaults(), host: u.Host, base: strings.TrimRight(u.EscapedPath(), "/")}
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	t.addr = net.JoinHostPort(u.Hostname(), port)
+	_, err = netip.ParseAddr(u.Hostname())
+	t.name = err != nil
+	t.seed = Key([]byte(rawURL))
 	if u.Scheme == "https" {
-		t.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-		if cfg.TLS != nil {
-			t.tls = cfg.TLS.Clone()
+		t.tls = &tls.Config{
+			MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName, InsecureSkipVerify: cfg.SkipVerify,
+			ClientSessionCache: tls.NewLRUClientSessionCache(0),
+			// Only HTTP/1.1 is spoken here; offering h2 would make the peer speak it.
+			NextProtos: []string{"http/1.1"},
 		}
 		if t.tls.ServerName == "" {
 			t.tls.ServerName = u.Hostname()
 		}
-		// Only HTTP/1.1 is spoken here; offering h2 would make the peer speak it.
-		t.tls.NextProtos = []string{"http/1.1"}
+		if cfg.CA != "" {
+			t.tls.RootCAs = x509.NewCertPool()
+			if !t.tls.RootCAs.AppendCertsFromPEM([]byte(cfg.CA)) {
+				return nil, fmt.Errorf("upstream url %q: its CA must be one or more certificates in PEM form", u.Redacted())
+			}
+		}
 	}
 	return t, nil
 }
+
+// Identity tells targets apart: those of one address and one configuration can
+// be one.
+func Identity(rawURL string, cfg Config) string {
+	cfg.Now = nil
+	return fmt.Sprintf("%s %+v", rawURL, cfg)
+}
+
+// Key is the target's Identity.
+func (t *Target) Key() string { return t.key }
 
 // Host is the value of the Host header for this target.
 func (t *Target) Host() string { return t.host }
@@ -129,13 +163,6 @@ func (t *Target) Base() string { return t.base }
 
 // InFlight is the number of exchanges under way.
 func (t *Target) InFlight() int64 { return t.inFlight.Load() }
-
-// Admits reports whether the target should be given a call at now: its breaker
-// is closed, or its time is over and this call tries it.
-func (t *Target) Admits(now time.Time) bool { return t.breaker.admits(now) }
-
-// State is the state of the target's breaker.
-func (t *Target) State() State { return State(t.breaker.state.Load()) }
 
 // Close closes the idle connections; those in use close when they end.
 func (t *Target) Close() {
@@ -163,22 +190,21 @@ func (t *Target) Abort() {
 	}
 }
 
-// acquire returns a live idle connection or dials one. fresh asks for a new
-// one; repeatable tells that a request which meets a closed one is sent again.
-func (t *Target) acquire(now time.Time, fresh, repeatable bool) (*conn, error) {
+// acquire returns a live idle connection or dials one. fresh asks for a new one.
+func (t *Target) acquire(now time.Time, fresh bool, until time.Time) (*conn, error) {
 	for !fresh {
 		c := t.pop()
 		if c == nil {
 			break
 		}
-		if now.Sub(c.idleSince) > t.cfg.KeepAlive || !c.alive(now, repeatable) {
+		if now.Sub(c.idleSince) > t.cfg.KeepAlive || !c.alive(now) {
 			t.discard(c)
 			continue
 		}
 		c.reused = true
 		return c, nil
 	}
-	c, err := t.dial()
+	c, err := t.dial(now, until)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +272,7 @@ func (t *Target) release(c *conn, now time.Time) {
 	c.reused = false
 	t.mu.Lock()
 	t.unuse(c)
-	if t.closed || len(t.idle) >= t.cfg.MaxIdle {
+	if t.closed || len(t.idle) >= t.cfg.MaxIdle || now.Sub(c.born) > t.cfg.MaxAge {
 		t.mu.Unlock()
 		_ = c.Close()
 		return
@@ -288,8 +314,34 @@ func (t *Target) sweepIdle() {
 	}
 }
 
-func (t *Target) dial() (*conn, error) {
-	d := net.Dialer{Timeout: t.cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
+// errForbidden says that a name leads to where no upstream is.
+var errForbidden = errors.New("the upstream's name leads to an address of this machine's own link: its DNS entry is wrong, or is meant to reach what it must not")
+
+// guard refuses addresses of the machine's own link, cloud metadata among them,
+// where they come from a name: what the directory says of the name cannot tell
+// where it will lead. An address written out was the operator's choice.
+func guard(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+		return errForbidden
+	}
+	return nil
+}
+
+// dial connects within ConnectTimeout, and before until unless that is zero.
+// The name is resolved anew, and several addresses are tried as RFC 8305 says.
+func (t *Target) dial(now, until time.Time) (*conn, error) {
+	limit := t.cfg.ConnectTimeout
+	if left := until.Sub(now); !until.IsZero() && left < limit {
+		limit = max(left, time.Nanosecond)
+	}
+	d := net.Dialer{Timeout: limit, KeepAlive: 30 * time.Second}
+	if t.name {
+		d.Control = guard
+	}
 	nc, err := d.Dial("tcp", t.addr)
 	if err != nil {
 		return nil, &Error{Op: OpConnect, Err: err}
@@ -297,7 +349,7 @@ func (t *Target) dial() (*conn, error) {
 	raw := nc
 	if t.tls != nil {
 		tc := tls.Client(nc, t.tls)
-		_ = tc.SetDeadline(t.cfg.Now().Add(t.cfg.ConnectTimeout))
+		_ = tc.SetDeadline(now.Add(limit))
 		if err := tc.Handshake(); err != nil {
 			_ = nc.Close()
 			return nil, &Error{Op: OpConnect, Err: err}
@@ -305,7 +357,9 @@ func (t *Target) dial() (*conn, error) {
 		_ = tc.SetDeadline(time.Time{})
 		nc = tc
 	}
-	return newConn(nc, raw, t.cfg.BufferSize), nil
+	c := newConn(nc, raw, t.cfg.BufferSize)
+	c.born = now
+	return c, nil
 }
 
 // Op is the step an exchange failed at.
@@ -313,6 +367,7 @@ type Op string
 
 // The steps of an exchange.
 const (
+	OpBusy    Op = "busy"    // nothing was sent: the target has too much to do
 	OpConnect Op = "connect" // nothing was sent
 	OpSend    Op = "send"    // part of the request may have been sent
 	OpHeader  Op = "header"  // the request was sent, the answer's header did not come

@@ -60,6 +60,8 @@ type Product struct {
 	SimpleAuth bool `json:"simple_auth,omitempty"`
 
 	Upstreams []Upstream `json:"upstreams"`
+	// Traffic says how calls are spread over them, bounded and tried again.
+	Traffic Traffic `json:"traffic,omitzero"`
 
 	// ForwardMock lets X-Mock-* request headers through to the upstream. Only
 	// the demo's products set it.
@@ -89,6 +91,10 @@ type Upstream struct {
 	URL     string `json:"url"` // scheme://host[:port][/base]
 	Weight  int    `json:"weight,omitempty"`
 	Headers []KV   `json:"headers,omitempty"` // constant headers, the upstream's own credentials among them
+	// Models names the product's models as this upstream knows them, where that
+	// differs from what the product says.
+	Models []Model     `json:"models,omitempty"`
+	TLS    UpstreamTLS `json:"tls,omitzero"`
 }
 
 // KV is a header.

@@ -29,6 +29,10 @@ import (
 //	bytes in, bytes out           varint
 //	fields    any number of: uvarint tag (from 1), uvarint length, bytes
 //
+// The fields, which stand only where they say something:
+//
+//	tag 16    attempts: uvarint
+//
 //	varint    zig-zag, as encoding/binary writes it
 //	instant   uvarint: 0 when unset, else 1 + zig-zag of Unix ms
 //	amounts   uvarint bit set of the units whose amount is not zero, then a
@@ -90,8 +94,18 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = binary.AppendVarint(dst, int64(r.Upstream))
 	dst = binary.AppendVarint(dst, int64(r.FirstByte))
 	dst = binary.AppendVarint(dst, r.BytesIn)
-	return binary.AppendVarint(dst, r.BytesOut)
+	dst = binary.AppendVarint(dst, r.BytesOut)
+	if r.Attempts > 0 {
+		var v [binary.MaxVarintLen64]byte
+		n := binary.PutUvarint(v[:], uint64(r.Attempts))
+		dst = append(dst, fieldAttempts, byte(n))
+		dst = append(dst, v[:n]...)
+	}
+	return dst
 }
+
+// fieldAttempts is the tag of Record.Attempts.
+const fieldAttempts = 16
 
 // DecodeRecord reads the binary form into r, replacing all of it. Texts that r
 // already holds are kept rather than allocated again, and so is the array
@@ -132,11 +146,20 @@ func DecodeRecord(b []byte, r *Record) error {
 	r.FirstByte = time.Duration(d.varint())
 	r.BytesIn = d.varint()
 	r.BytesOut = d.varint()
+	r.Attempts = 0
 	for len(d.b) > 0 && d.bad == "" {
-		if d.uvarint() == 0 {
+		tag := d.uvarint()
+		if tag == 0 {
 			d.fail("a field has tag 0")
 		}
-		d.bytes(d.length())
+		v := d.bytes(d.length())
+		if tag == fieldAttempts {
+			n, size := binary.Uvarint(v)
+			if size <= 0 || n > 1<<20 {
+				d.fail("the number of attempts is not one")
+			}
+			r.Attempts = int64(n)
+		}
 	}
 	if d.bad != "" {
 		return fmt.Errorf("%w: %s", ErrCodec, d.bad)

@@ -110,6 +110,10 @@ type Record struct {
 	FirstByte time.Duration // from the first byte of the request to the first of the answer
 	BytesIn   int64         // request body
 	BytesOut  int64         // answer body
+	// Attempts is how many upstreams were asked, or one how often, until the
+	// answer that counts; a call is charged once whatever it is. 0: none, or not
+	// known (a record of an earlier version).
+	Attempts int64
 }
 
 // Has reports whether all of f are set.
