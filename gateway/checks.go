@@ -67,7 +67,7 @@ func (g *Gateway) check(t *target, u *directory.Upstream, tr *directory.Traffic,
 		dest.Abort() // a check under way does not hold up a shutdown
 	})
 	head := append([]byte("Host: "+dest.Host()+"\r\nUser-Agent: tollgate-health\r\n"), t.lines...)
-	req := upstream.Request{Method: []byte("GET"), Target: []byte(dest.Base() + tr.Check.Path), Header: head}
+	req := upstream.Request{Method: []byte("GET"), Target: []byte(dest.Base() + tr.Check.Path), Header: head, Total: timeout}
 	if t.setsAgent {
 		req.Header = bytes.Replace(head, []byte("User-Agent: tollgate-health\r\n"), nil, 1)
 	}
@@ -80,8 +80,7 @@ func (g *Gateway) check(t *target, u *directory.Upstream, tr *directory.Traffic,
 		case <-stop:
 			return
 		}
-		now := g.now()
-		req.Deadline = now.Add(timeout)
+		ex.Begun = time.Time{}
 		ok, why := probe(&ex, dest, &req, tr.Check.Statuses)
 		t.SetHealthy(ok)
 		if is := t.Status().Healthy; is != healthy {

@@ -73,7 +73,7 @@ func (c *call) forward() refusal {
 	defer c.ensureResolved()
 	p := c.product
 	c.sent = c.g.now()
-	c.req.Deadline = c.sent.Add(p.retry.total)
+	c.req.Total, c.ex.Begun = p.retry.total, time.Time{}
 	p.group.Called()
 	key := c.affinityKey()
 	reason := ReasonNoBackend
@@ -162,7 +162,7 @@ func (c *call) afterAnswer(t *target, tried, key uint64, attempt int) (int, upst
 			return -1, upstream.Pass{}
 		}
 	}
-	if c.req.Deadline.Sub(c.g.now()) <= wait || !p.group.MayRetry() {
+	if !c.hasTime(wait) || !p.group.MayRetry() {
 		p.retries.denied.Add(1)
 		pass.Drop()
 		return -1, upstream.Pass{}
@@ -187,9 +187,13 @@ func (c *call) hasIdempotencyKey() bool {
 	return len(c.ctx.Request.Header.Peek("Idempotency-Key")) > 0
 }
 
+// hasTime reports whether the call's time goes on beyond a wait of d. The times
+// of upstreams are the machine's own.
+func (c *call) hasTime(d time.Duration) bool { return c.req.Total-time.Since(c.ex.Begun) > d }
+
 // pause waits for d; it reports false when the call's time is over before.
 func (c *call) pause(d time.Duration) bool {
-	if c.req.Deadline.Sub(c.g.now()) <= d {
+	if !c.hasTime(d) {
 		return false
 	}
 	if d > 0 {

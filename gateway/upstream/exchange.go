@@ -26,6 +26,9 @@ type Exchange struct {
 	Pass Pass
 	// Attempts counts the times Do asked for a connection; the owner sets it back.
 	Attempts int
+	// Begun is when the first attempt of the call began, from which
+	// Request.Total counts. Do sets it where it is zero.
+	Begun time.Time
 
 	target *Target
 	until  time.Time // the end of the whole call; zero: none
@@ -56,11 +59,12 @@ func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.Response
 		return &Error{Op: OpBusy, Err: errBusy}
 	}
 	e.interrupted.Store(false)
-	e.until = req.Deadline
 	repeatable := req.Stream == nil && (req.Repeatable || Idempotent(req.Method))
 	for fresh := false; ; fresh = true {
 		now := t.cfg.Now()
-		e.Attempts++
+		if e.Attempts++; !fresh {
+			e.limit(req.Total, now)
+		}
 		c, err := t.acquire(now, fresh, e.until)
 		if err != nil {
 			e.Pass.failed(false)
@@ -88,6 +92,17 @@ func (e *Exchange) Do(t *Target, req *Request, interim func(h *fasthttp.Response
 		}
 		e.done()
 		return err
+	}
+}
+
+// limit sets the end of the whole call.
+func (e *Exchange) limit(total time.Duration, now time.Time) {
+	if e.Begun.IsZero() {
+		e.Begun = now
+	}
+	e.until = time.Time{}
+	if total > 0 {
+		e.until = e.Begun.Add(total)
 	}
 }
 

@@ -19,8 +19,9 @@ type Request struct {
 	// Repeatable says that the request may be sent again although its method is
 	// not idempotent.
 	Repeatable bool
-	// Deadline ends the whole call; zero means that nothing does.
-	Deadline time.Time
+	// Total bounds the whole call, from [Exchange.Begun] on; 0 means that nothing
+	// does.
+	Total time.Duration
 
 	// Body is the whole body, unless Stream is set.
 	Body []byte
