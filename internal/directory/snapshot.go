@@ -77,7 +77,49 @@ type Product struct {
 
 	// Policy limits all calls of the product together.
 	Policy *Policy `json:"policy,omitempty"`
+
+	// Items say where the amounts of billing items stand, for what the gateway
+	// does not know by itself (internal/meter has the rules and the defaults).
+	Items []Item `json:"items,omitempty"`
+
+	// Parameters is the profile by which the parameters of chat and completion
+	// requests are checked: empty (only what routing and metering need) or
+	// ParametersVLLM (LLM-10..28).
+	Parameters string `json:"parameters,omitempty"`
 }
+
+// ParametersVLLM is the parameter profile of vLLM-like upstreams.
+const ParametersVLLM = "vllm"
+
+// Item is one billing item of a product: a unit and where its amount stands.
+// Several of one unit are alternatives: the first that finds an amount counts.
+type Item struct {
+	Unit usage.Unit `json:"unit"`
+	// Routes the item holds for: names of route families ("images",
+	// "audio.speech", …) or path prefixes behind the base URL ("/agents/run").
+	// Empty: every route.
+	Routes []string `json:"routes,omitempty"`
+	From   ItemFrom `json:"from"`
+	// Path leads to the amount: keys joined by dots, # for every element of a
+	// list, whose amounts are added up. Not used by ItemFixed.
+	Path string `json:"path,omitempty"`
+	// Per divides the amount, rounding up: 1000 makes seconds of milliseconds.
+	// 0 means 1.
+	Per int64 `json:"per,omitempty"`
+	// Amount is what each counted call costs by ItemFixed; 0 makes it free.
+	Amount int64 `json:"amount,omitempty"`
+}
+
+// ItemFrom says what an item reads.
+type ItemFrom string
+
+// The sources of an item.
+const (
+	ItemAnswer  ItemFrom = "answer"  // the number at the path of the answer, or of an event of it
+	ItemCount   ItemFrom = "count"   // how many elements the list at the path of the answer has
+	ItemRequest ItemFrom = "request" // how many characters the text, or the texts of the list, at the path of the request have
+	ItemFixed   ItemFrom = "fixed"   // Amount for each counted call
+)
 
 // Model is a name callers use and the name the upstream knows it by.
 type Model struct {
