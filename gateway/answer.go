@@ -30,7 +30,7 @@ func (c *call) relay() refusal {
 		return c.relayWhole(c.g.cfg.MaxAnswerBuffer)
 	case trailers || c.stream.events:
 		if c.llm && success && mayBeJSON(up.Header.ContentType()) {
-			c.stream.scan = newAnswerScan(string(up.Header.ContentEncoding()), nil)
+			c.stream.scan = c.newScan(nil)
 		}
 		return c.relayStream(nil)
 	default:
@@ -129,7 +129,7 @@ func (c *call) relayWhole(limit int) refusal {
 		case err != nil:
 			return c.brokeOff()
 		case total > limit:
-			c.stream.scan = newAnswerScan(string(c.ex.Response.Header.ContentEncoding()), resp.Body())
+			c.stream.scan = c.newScan(resp.Body())
 			return c.relayStream(bytes.Clone(resp.Body()))
 		}
 	}
@@ -152,7 +152,7 @@ const maxUnpack = 64 << 20
 // readUsage takes the usage out of a whole JSON answer.
 func (c *call) readUsage(body []byte) {
 	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
-		var s scanner
+		s := scanner{tally: c.tally}
 		d, err := newDecoder(string(coding), &byteReader{b: body})
 		if err != nil || !s.readFrom(d, maxUnpack) {
 			return
@@ -162,6 +162,7 @@ func (c *call) readUsage(body []byte) {
 		}
 		return
 	}
+	c.measureAnswer(body)
 	if rep, ok := findUsage(body); ok {
 		c.usage.merge(rep)
 	} else if c.product.BillEstimates {

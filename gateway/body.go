@@ -74,15 +74,15 @@ func (c *call) takeBody() refusal {
 	if c.bodyRead {
 		return refusal{}
 	}
-	n := c.ctx.Request.Header.ContentLength()
-	if int64(n) > c.g.cfg.MaxBody {
+	n, limit := c.ctx.Request.Header.ContentLength(), c.bodyLimit()
+	if int64(n) > limit {
 		return refusal{reason: ReasonBodyTooLarge}
 	}
 	if n >= 0 && n <= smallBody || !c.ctx.Request.IsBodyStream() {
-		_, ref := c.readBody(c.g.cfg.MaxBody)
+		_, ref := c.readBody(limit)
 		return ref
 	}
-	c.upload = upload{r: c.wholeBody(), left: c.g.cfg.MaxBody}
+	c.upload = upload{r: c.wholeBody(), left: limit}
 	return refusal{}
 }
 
@@ -117,6 +117,10 @@ func (c *call) readBody(limit int64) ([]byte, refusal) {
 
 // brokenBody is the refusal of a request whose body did not come as announced.
 func (c *call) brokenBody(err error) refusal {
+	var fault *partsFault
+	if errors.As(err, &fault) {
+		return fault.refusal()
+	}
 	// Inside a chunk fasthttp hides the cause, so the clock is asked as well.
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() || time.Since(c.ctx.Time()) >= c.g.cfg.ReadTimeout {
@@ -172,7 +176,7 @@ func (c *call) expect() refusal {
 	if answered || ref.reason != ReasonNone {
 		return ref
 	}
-	limit := c.g.cfg.MaxBody
+	limit := c.bodyLimit()
 	if c.llm {
 		ref = c.findLLM()
 	} else if ref = c.findAPI(); ref.reason == ReasonNone {
@@ -181,7 +185,7 @@ func (c *call) expect() refusal {
 			limit = c.g.cfg.MaxSignedBody
 			return nil, refusal{reason: ReasonNoCredential}
 		})
-		if limit != c.g.cfg.MaxBody {
+		if limit == c.g.cfg.MaxSignedBody {
 			ref = refusal{}
 		}
 	}

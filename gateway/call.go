@@ -12,6 +12,7 @@ import (
 	"tollgate/gateway/upstream"
 	"tollgate/internal/apisign"
 	"tollgate/internal/ids"
+	"tollgate/internal/meter"
 	"tollgate/internal/usage"
 )
 
@@ -53,13 +54,15 @@ type callState struct {
 	sub     *subscription
 	who     principal
 
-	others   []*product // further products of the model's name
-	plain    []byte     // the body before it was edited for a product
-	body     []byte     // whole request body, once bodyRead
-	bodyRead bool
-	decoded  bool // body was unpacked
-	upload   upload
-	pay      payload
+	others      []*product // further products of the model's name
+	plain       []byte     // the body before it was edited for a product
+	body        []byte     // whole request body, once bodyRead
+	bodyRead    bool
+	decoded     bool // body was unpacked
+	upload      upload
+	uploadDelta int64  // by which the body sent is longer than the one that came
+	spool       *spool // the multipart body, as far as it was read; nil: it was not
+	pay         payload
 
 	sent  time.Time // the request first went upstream
 	early bool      // an interim answer went to the client
@@ -69,6 +72,9 @@ type callState struct {
 	resolved bool // the hold was settled or released
 	noted    bool // metrics were written
 
+	rules      *meter.Rules // what is measured on the route, beside tokens
+	tally      *meter.Tally // what was measured; nil: nothing is
+	images     int64        // images of a streamed answer
 	usage      report
 	makes      bool  // the call makes an answer, it does not read one made before
 	textChunks int64 // chunks of a stream with text in them, for streams that may be cancelled
@@ -231,6 +237,7 @@ func (c *call) abandon() {
 // refuse writes the gateway's own answer.
 func (c *call) refuse(ref refusal) {
 	status := c.g.writeRefusal(c.ctx, ref, c.llm, c.idText[:])
+	c.translateRefusal(ref)
 	c.discardBody()
 	c.g.metrics.rejected[ref.reason].Inc()
 	c.note(status)

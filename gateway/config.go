@@ -15,6 +15,16 @@ type Config struct {
 	// MaxSignedBody bounds the body of a request whose signature covers it,
 	// because it is read whole to be hashed. Default 12 MiB (gateway-wire 1.5).
 	MaxSignedBody int64
+	// MaxUpload bounds a multipart body of an LLM product and what is sent to its
+	// files and uploads. Default 512 MiB (the OpenAI API's own limit of a file).
+	MaxUpload int64
+	// SpoolMemory is how much of a multipart body is kept in memory until its
+	// model was found; more goes to a temporary file in SpoolDir. Default 1 MiB;
+	// each such call under way may use it.
+	SpoolMemory int
+	// SpoolDir holds those files, which are removed as soon as they are open.
+	// Default: the system's folder for temporary files.
+	SpoolDir string
 	// MaxHeader bounds the request line and header together. Default 16 KiB
 	// (NFR-5); each connection costs one such buffer.
 	MaxHeader int
@@ -97,12 +107,16 @@ func (c Config) withDefaults() Config {
 	}
 	setInt(&c.MaxBody, 4<<20)
 	setInt(&c.MaxSignedBody, 12<<20)
+	setInt(&c.MaxUpload, 512<<20)
 	setInt(&c.HoldCap, 4096)
 	setInt(&c.HoldDefault, 512)
 	setInt(&c.DrainBytes, 16<<20)
 	setInt(&c.MaxDrains, 256)
 	if c.MaxHeader <= 0 {
 		c.MaxHeader = 16 << 10
+	}
+	if c.SpoolMemory <= 0 {
+		c.SpoolMemory = 1 << 20
 	}
 	if c.MaxAnswerBuffer <= 0 {
 		c.MaxAnswerBuffer = 1 << 20

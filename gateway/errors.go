@@ -56,6 +56,7 @@ const (
 	ReasonRateTokens
 	ReasonConcurrency
 	ReasonBusy
+	ReasonNotPriced
 	ReasonFrozen
 	ReasonExhausted
 	ReasonHeld
@@ -126,6 +127,7 @@ var table = [numReasons]row{
 	ReasonRateTokens:        {"rate_tokens", 429, "0308", "The throttling threshold has been reached.", 429, "tokens", "rate_limit_exceeded", "", false, 1, false},
 	ReasonConcurrency:       {"concurrency", 429, "0308", "The throttling threshold has been reached.", 429, "requests", "rate_limit_exceeded", "", false, 1, false},
 	ReasonBusy:              {"busy", 429, "0308", "The throttling threshold has been reached: this node is busy, and you have more than your share of it.", 429, "requests", "rate_limit_exceeded", "This node is busy, and this credential has more than its share of it under way. Please try again.", false, 1, false},
+	ReasonNotPriced:         {"not_priced", 403, "0304", "The package has no price for this route.", 403, typeInvalid, "not_priced", "The package of this service has no price for this route: buy one that counts calls, or ask the seller to set a billing item for it.", true, 0, false},
 	ReasonFrozen:            {"frozen", 405, "0502", "The app has been frozen.", 403, "account_frozen", "account_frozen", "The subscription is frozen: top up the account, then try again.", true, 0, false},
 	ReasonExhausted:         {"exhausted", 405, "0501", "The app quota has been used up.", 429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota, please check your plan and billing details.", true, 0, false},
 	ReasonHeld:              {"held", 429, "0308", "All that is left of the package is held by calls under way; try again.", 429, "tokens", "rate_limit_exceeded", "", false, 1, false},

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/tidwall/gjson"
 )
@@ -170,7 +171,8 @@ func (r *relay) dispatch() (drop bool, err error) {
 			c.textChunks++
 		}
 	}
-	if c.family == familyResponses && isTerminal(data) {
+	c.measureEvent(data)
+	if last := c.family.last(); last != nil && slices.Contains(last, gjson.GetBytes(data, "type").Str) {
 		r.done = true
 		return drop, c.settle()
 	}
@@ -196,15 +198,6 @@ func (r *relay) finish() {
 func isUsageChunk(data []byte) bool {
 	choices := gjson.GetBytes(data, "choices")
 	return choices.IsArray() && !choices.Get("0").Exists()
-}
-
-// isTerminal reports whether data is the last event of the responses API.
-func isTerminal(data []byte) bool {
-	switch gjson.GetBytes(data, "type").Str {
-	case "response.completed", "response.incomplete", "response.failed":
-		return true
-	}
-	return false
 }
 
 // countText counts the characters of generated text in an answer or a chunk.

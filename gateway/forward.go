@@ -34,6 +34,15 @@ func (c *call) admitAndForward() refusal {
 		if s.State == directory.SubscriptionFrozen {
 			continue
 		}
+		if c.llm && !c.price(s) {
+			if ref.reason == ReasonFrozen {
+				ref = c.notPriced(s)
+			}
+			continue
+		}
+		if c.llm && c.refuseBackground(s) {
+			return refusal{reason: ReasonBadRequest, param: backgroundParam, detail: backgroundParam + " cannot be true: what is made behind the call cannot be charged to a package that counts more than calls"}
+		}
 		if lref := c.checkLimits(s, est[usage.Token]); lref.reason != ReasonNone {
 			ref, c.sub = lref, s
 			continue
@@ -41,12 +50,13 @@ func (c *call) admitAndForward() refusal {
 		hold, err := c.g.admitter.Admit(s.ID, s.Units, est, c.start)
 		if err == nil {
 			c.sub, c.hold = s, hold
+			c.beginTally()
 			return c.forward()
 		}
 		c.grant.Keep(c.start, taken)
 		switch {
 		case errors.Is(err, ErrExhausted):
-			if ref.reason == ReasonFrozen {
+			if ref.reason == ReasonFrozen || ref.reason == ReasonNotPriced {
 				ref = refusal{reason: ReasonExhausted}
 			}
 		case errors.Is(err, ErrHeld):
@@ -297,7 +307,11 @@ func (c *call) affinityKey() uint64 {
 // editFor writes the model's name as t knows it into the body, where t knows it
 // by another than the product says.
 func (c *call) editFor(t *target) {
-	if c.product.renames && c.pay.model != "" && c.plain != nil {
+	switch {
+	case !c.product.renames || c.pay.model == "":
+	case c.spool != nil:
+		c.editParts(t)
+	case c.plain != nil:
 		c.editPayloadFor(t)
 	}
 }

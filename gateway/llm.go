@@ -13,15 +13,25 @@ func (c *call) serveLLM() refusal {
 	if ref.reason != ReasonNone {
 		return ref
 	}
-	var takesModel bool
-	c.family, takesModel = familyOf(c.route.rest)
-	c.makes = c.ctx.IsPost() && (takesModel || c.family == familyOther)
+	var form form
+	c.family, form = familyOf(c.route.rest)
+	post := c.ctx.IsPost()
+	c.makes = post && form.makes()
+	contentType := c.ctx.Request.Header.ContentType()
+	defer c.closeSpool()
 	switch {
 	case c.family == familyModels && (c.ctx.IsGet() || c.ctx.IsHead()):
 		return c.listModels()
-	case takesModel && c.ctx.IsPost():
+	case c.family == familyModels:
+		// The upstream's models are not the caller's to change.
+		return refusal{reason: ReasonMethod}
+	case c.family == familyRealtime:
+		return c.serveRealtime()
+	case post && (form == formModel || form == formCount):
 		ref = c.takePayload()
-	case c.makes && isJSON(c.ctx.Request.Header.ContentType()):
+	case post && form == formParts && isMultipart(contentType):
+		ref = c.takeParts()
+	case c.makes && isJSON(contentType):
 		ref = c.takeOtherPayload()
 	default:
 		if ref = c.productWithoutModel(); ref.reason == ReasonNone {
@@ -36,7 +46,11 @@ func (c *call) serveLLM() refusal {
 	// stand before another that is not.
 	for len(c.others) > 0 && (ref.reason == ReasonExhausted || ref.reason == ReasonFrozen) {
 		c.product, c.others = c.others[0], c.others[1:]
-		c.editPayload()
+		if c.spool != nil {
+			c.editParts(nil)
+		} else {
+			c.editPayload()
+		}
 		ref = c.admitAndForward()
 	}
 	return ref
@@ -131,18 +145,22 @@ func (c *call) editPayloadFor(t *target) {
 		c.plain = c.body
 	}
 	ask := c.pay.stream && c.family.takesStreamOptions()
-	model, ok := "", false
-	if t != nil {
-		model, ok = t.models[c.pay.model]
-	}
-	if !ok {
-		model = c.product.models[c.pay.model]
-	}
-	out := c.pay.rewrite(c.editBuf[:0], c.plain, model, ask)
+	out := c.pay.rewrite(c.editBuf[:0], c.plain, c.upstreamModel(t), ask)
 	if len(out) != len(c.plain) || len(out) > 0 && &out[0] != &c.plain[0] {
 		c.editBuf = out
 	}
 	c.body = out
+}
+
+// upstreamModel is the name of the call's model at an upstream of the product,
+// nil for any.
+func (c *call) upstreamModel(t *target) string {
+	if t != nil {
+		if name, ok := t.models[c.pay.model]; ok {
+			return name
+		}
+	}
+	return c.product.models[c.pay.model]
 }
 
 // readPayload reads and parses the JSON body of an LLM request, unpacking it
@@ -166,6 +184,9 @@ func (c *call) readPayload() refusal {
 		c.body, c.decoded = plain, true
 	}
 	pay, param, err := parsePayload(c.body, c.family)
+	if err == nil && c.family.takesStreamOptions() {
+		param, err = c.checkProfile(pay.model)
+	}
 	if err != nil {
 		detail := err.Error()
 		if param != "" {

@@ -92,10 +92,10 @@ func TestEveryRouteIsMetered(t *testing.T) {
 	t.Parallel()
 	f := start(t, nil)
 	for i, tt := range []struct{ method, path, body, api string }{
-		{"POST", "/v1/files", "x", "other"},
-		{"GET", "/v1/files/f1", "", "other"},
-		{"DELETE", "/v1/files/f1", "", "other"},
-		{"POST", "/v1/audio/speech", `{"input":"x"}`, "other"},
+		{"POST", "/v1/files", "x", "files"},
+		{"GET", "/v1/files/f1", "", "files"},
+		{"DELETE", "/v1/files/f1", "", "files"},
+		{"POST", "/v1/audio/speech", `{"model":"demo-chat","input":"x"}`, "audio.speech"},
 		{"POST", "/v1/", "x", "other"},
 		{"POST", "/v1", "x", "other"},
 		{"GET", "/v1/responses/r1", "", "responses"},
@@ -105,7 +105,14 @@ func TestEveryRouteIsMetered(t *testing.T) {
 		{"POST", "/v1/chat//completions", hello, "chat.completions"},
 		{"POST", "/v1/Chat/complet%69ons/", hello, "chat.completions"},
 		{"GET", "/v1/chat/completions", "", "chat.completions"},
-		{"DELETE", "/v1/models/ft-1", "", "models"},
+		{"POST", "/v1/audio/speech", `{"model":"alias","input":"x"}`, "audio.speech"},
+		{"POST", "/v1/moderations", `{"input":"x"}`, "moderations"},
+		{"POST", "/v1/rerank", `{"query":"x"}`, "rerank"},
+		{"POST", "/v1/batches", `{}`, "batches"},
+		{"GET", "/v1/batches/b1", "", "batches"},
+		{"POST", "/v1/uploads/u1/parts", "x", "uploads"},
+		{"GET", "/v1/vector_stores", "", "vector_stores"},
+		{"POST", "/v1/fine_tuning/jobs", "{}", "other"},
 	} {
 		r := f.do(tt.method, tt.path, tt.body, "Authorization", "Bearer "+callKey)
 		if tt.path == "/v1/chat/completions" { // the mock has no such method: not counted
@@ -124,6 +131,9 @@ func TestEveryRouteIsMetered(t *testing.T) {
 		if rec := f.record(i); rec.API != tt.api || !rec.Has(usage.Counted) {
 			t.Errorf("%s %s: %+v", tt.method, tt.path, rec)
 		}
+	}
+	if r := f.do("DELETE", "/v1/models/ft-1", "", "Authorization", "Bearer "+callKey); r.StatusCode != 405 || r.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("the upstream's models could be changed: %d %v", r.StatusCode, r.Header)
 	}
 	// A spelling a lenient upstream serves is no way around asking for usage.
 	r := f.do("POST", "/v1/chat//completions", helloStream, "Authorization", "Bearer "+tokenKey, "X-Mock-Record", "1")

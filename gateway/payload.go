@@ -17,6 +17,7 @@ type payload struct {
 	wantsUsage bool  // the client asked for stream_options.include_usage itself
 	maxOutput  int64 // max_tokens and its successors; 0: not given
 	choices    int64 // n, at least 1
+	background bool  // the answer is to be made behind the call
 
 	model0, model1 int // position of the model's JSON text; 0, 0: none
 	opts0, opts1   int // position of the value of stream_options; 0, 0: none
@@ -35,7 +36,7 @@ var (
 )
 
 // Keys the gateway reads, in the order of their bits in fieldReader.seen.
-var payloadKeys = [...]string{"model", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages"}
+var payloadKeys = [...]string{"model", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages", "background"}
 
 const (
 	keyModel = iota
@@ -46,6 +47,7 @@ const (
 	keyMaxCompletionTokens
 	keyMaxOutputTokens
 	keyMessages
+	keyBackground
 )
 
 // payloadKey returns the index of key among payloadKeys, -1 for another; exact
@@ -136,6 +138,8 @@ func (p *payload) take(key int, value gjson.Result) error {
 		if !value.IsArray() || !value.Get("0").Exists() {
 			return errMessages
 		}
+	case keyBackground:
+		p.background = value.Type == gjson.True
 	default: // LLM-14
 		if null {
 			return nil

@@ -20,6 +20,9 @@ func (g *Gateway) compileProduct(d *directory.Product, kept map[string]*upstream
 		return nil, err
 	}
 	if p.llm {
+		if err := p.compileItems(); err != nil {
+			return nil, err
+		}
 		p.models = models(d.Models)
 	}
 	if was != nil && reflect.DeepEqual(was.Upstreams, d.Upstreams) && reflect.DeepEqual(was.Traffic, d.Traffic) {

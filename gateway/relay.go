@@ -145,7 +145,7 @@ func (r *relay) end(last []byte, err error) ([]byte, error) {
 	case r.parse:
 		r.finish()
 		last = r.out
-		if !r.done && (c.family.takesStreamOptions() || c.family == familyResponses) {
+		if !r.done && (c.family.takesStreamOptions() || c.family.last() != nil) {
 			c.incomplete = true // LLM-38
 		}
 	}
@@ -185,6 +185,10 @@ func (r *relay) readScan() {
 // (gateway-wire section 4.2), unless it would land inside another event.
 func (r *relay) failEvent(reason Reason) {
 	if !r.parse || r.mid {
+		return
+	}
+	if r.c.family == familyMessages {
+		r.out = appendAnthropicEvent(r.out, r.c.g.cfg.ErrorPrefix, reason, r.c.idText[:])
 		return
 	}
 	w := &table[reason]

@@ -50,7 +50,7 @@ func (c *call) buildRequest(t *target) {
 	case c.bodyRead:
 		c.req.Body = c.body
 	case c.upload.r.r != nil:
-		c.req.Stream, c.req.StreamErr, c.req.Length = &c.upload, c.upload.failure, int64(in.ContentLength())
+		c.req.Stream, c.req.StreamErr, c.req.Length = &c.upload, c.upload.failure, c.uploadLength()
 		if names := in.PeekTrailerKeys(); c.req.Length < 0 && len(names) > 0 {
 			h = c.appendTrailerNames(h, names)
 			c.req.Trailer = c.appendTrailers

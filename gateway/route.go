@@ -20,43 +20,108 @@ const (
 	familyEmbeddings
 	familyResponses
 	familyModels
+	familyModerations
+	familyImages
+	familySpeech
+	familyTranscriptions
+	familyTranslations
+	familyMessages
+	familyRerank
+	familyFiles
+	familyUploads
+	familyBatches
+	familyVectorStores
+	familyRealtime
 	numFamilies
 )
 
-var familyNames = [numFamilies]string{"other", "chat.completions", "completions", "embeddings", "responses", "models"}
-
-// familyOf returns the family of the path behind the OpenAI base, and whether a
-// POST to it is a JSON object that names its model. The path is read as the most
-// lenient upstream would, with escapes decoded, doubled slashes merged and case
-// ignored: another spelling of a route must not be a way around its metering.
-func familyOf(rest []byte) (f family, takesModel bool) {
-	f, takesModel = familyOfPlain(rest)
-	if f == familyOther && !isPlainPath(rest) {
-		return familyOfPlain(lenient(rest))
-	}
-	return f, takesModel
+var familyNames = [numFamilies]string{
+	"other", "chat.completions", "completions", "embeddings", "responses", "models", "moderations",
+	"images", "audio.speech", "audio.transcriptions", "audio.translations", "messages", "rerank",
+	"files", "uploads", "batches", "vector_stores", "realtime",
 }
 
-func familyOfPlain(rest []byte) (f family, takesModel bool) {
-	switch string(rest) {
-	case "/chat/completions":
-		return familyChat, true
-	case "/completions":
-		return familyCompletions, true
-	case "/embeddings":
-		return familyEmbeddings, true
-	case "/responses", "/responses/compact":
-		return familyResponses, true
-	case "/models":
-		return familyModels, false
+// form is what a POST to a route carries.
+type form uint8
+
+const (
+	formNone  form = iota // nothing the gateway has to read: it makes no answer of its own
+	formModel             // a JSON object that names its model, and an answer is made
+	formJSON              // the same, but the model may be left out
+	formParts             // multipart, or the JSON of formJSON; the model may be left out
+	formCount             // a JSON object that names its model; its tokens are only counted
+)
+
+// makes reports whether a POST of the form has the upstream make an answer.
+func (f form) makes() bool { return f == formModel || f == formJSON || f == formParts }
+
+// familyOf returns the family of the path behind the OpenAI base, and what a
+// POST to it carries. The path is read as the most
+// lenient upstream would, with escapes decoded, doubled slashes merged and case
+// ignored: another spelling of a route must not be a way around its metering.
+func familyOf(rest []byte) (family, form) {
+	if string(rest) == "/chat/completions" {
+		return familyChat, formModel
 	}
-	switch {
-	case bytes.HasPrefix(rest, []byte("/models/")):
-		return familyModels, false
-	case bytes.HasPrefix(rest, []byte("/responses/")):
-		return familyResponses, false
+	if !isPlainPath(rest) {
+		rest = lenient(rest)
 	}
-	return familyOther, false
+	if r, ok := routes[string(rest)]; ok {
+		return r.family, r.form
+	}
+	for len(rest) > 1 {
+		rest = rest[:bytes.LastIndexByte(rest, '/')]
+		if f, ok := below[string(rest)]; ok {
+			return f, formNone
+		}
+	}
+	return familyOther, formJSON
+}
+
+type knownRoute struct {
+	family family
+	form   form
+}
+
+// routes are the paths that are known whole.
+var routes = map[string]knownRoute{
+	"/chat/completions":       {familyChat, formModel},
+	"/completions":            {familyCompletions, formModel},
+	"/embeddings":             {familyEmbeddings, formModel},
+	"/responses":              {familyResponses, formModel},
+	"/responses/compact":      {familyResponses, formModel},
+	"/responses/input_tokens": {familyResponses, formCount},
+	"/models":                 {familyModels, formNone},
+	"/moderations":            {familyModerations, formJSON},
+	"/images/generations":     {familyImages, formJSON},
+	"/images/edits":           {familyImages, formParts},
+	"/images/variations":      {familyImages, formParts},
+	"/audio/speech":           {familySpeech, formModel},
+	"/audio/transcriptions":   {familyTranscriptions, formParts},
+	"/audio/translations":     {familyTranslations, formParts},
+	"/messages":               {familyMessages, formModel},
+	"/messages/count_tokens":  {familyMessages, formCount},
+	"/rerank":                 {familyRerank, formJSON},
+	"/realtime":               {familyRealtime, formNone},
+	"/files":                  {familyFiles, formNone},
+	"/uploads":                {familyUploads, formNone},
+	"/batches":                {familyBatches, formNone},
+	"/messages/batches":       {familyBatches, formNone},
+	"/vector_stores":          {familyVectorStores, formNone},
+}
+
+// below are the paths whose whole trees belong to a family and make no answer
+// that could be metered: what was made before is read, kept or removed there.
+var below = map[string]family{
+	"/chat/completions": familyChat,
+	"/responses":        familyResponses,
+	"/models":           familyModels,
+	"/messages/batches": familyBatches,
+	"/files":            familyFiles,
+	"/uploads":          familyUploads,
+	"/batches":          familyBatches,
+	"/vector_stores":    familyVectorStores,
+	"/realtime":         familyRealtime,
 }
 
 // isPlainPath reports whether every reader takes path for the same.
@@ -78,6 +143,29 @@ func lenient(path []byte) []byte {
 // takesStreamOptions reports whether stream_options.include_usage is known to
 // the family (LLM-35).
 func (f family) takesStreamOptions() bool { return f == familyChat || f == familyCompletions }
+
+// last returns the types of the events of which one ends a stream of the
+// family; nil where a stream ends otherwise.
+func (f family) last() []string {
+	switch f {
+	case familyResponses:
+		return lastOfResponse
+	case familyMessages:
+		return lastOfMessage
+	case familyTranscriptions, familyTranslations:
+		return lastOfTranscript
+	case familySpeech:
+		return lastOfSpeech
+	}
+	return nil
+}
+
+var (
+	lastOfResponse   = []string{"response.completed", "response.incomplete", "response.failed"}
+	lastOfMessage    = []string{"message_stop"}
+	lastOfTranscript = []string{"transcript.text.done"}
+	lastOfSpeech     = []string{"speech.audio.done"}
+)
 
 var (
 	pathInfers = []byte("/v1/infers/")

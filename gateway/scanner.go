@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"tollgate/internal/meter"
 )
 
 // scanner finds the usage object at the top level of a JSON text that is too
@@ -24,6 +26,8 @@ type scanner struct {
 	taking  bool
 	ending  bool // the byte just taken ends it
 	want    bool // the last top-level key was "usage": its value comes next
+
+	tally *meter.Tally // gets the same text, for billing items beside tokens; nil: none
 }
 
 // maxUsage bounds a usage object; real ones have some hundred bytes.
@@ -31,6 +35,9 @@ const maxUsage = 64 << 10
 
 // feed takes the next bytes of the text.
 func (s *scanner) feed(b []byte) {
+	if s.tally != nil {
+		s.tally.Feed(b)
+	}
 	for i := 0; i < len(b); {
 		from := i
 		if s.inText {
@@ -139,8 +146,8 @@ type answerScan struct {
 
 // newAnswerScan returns a scan of an answer in the given coding that has seen
 // head; nil when the coding is not known.
-func newAnswerScan(coding string, head []byte) *answerScan {
-	a := &answerScan{plain: &scanner{}}
+func newAnswerScan(coding string, head []byte, tally *meter.Tally) *answerScan {
+	a := &answerScan{plain: &scanner{tally: tally}}
 	if coding == "" || strings.EqualFold(coding, "identity") {
 		a.feed(head)
 		return a

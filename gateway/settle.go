@@ -94,6 +94,7 @@ func (c *call) settle() error {
 		// LLM-37: the call is counted, its tokens are not known.
 		c.rec.Basis = usage.BasisFloor
 	}
+	c.measure()
 	if err := c.charge(); err != nil {
 		c.g.metrics.failures.Inc()
 		c.g.log.Error("record a call", "request_id", c.idString(), "subscription", c.sub.ID, "error", err)

@@ -26,7 +26,7 @@ func TestSettledBeforeTheEnd(t *testing.T) {
 		{"chat", "/v1/chat/completions", helloStream, []string{textChunk(0), textChunk(1) + usageChunk + "data: [DONE]\n", "\n"}, textChunk(0), textChunk(0) + textChunk(1) + doneEvent},
 		{"chat, the end by itself", "/v1/chat/completions", helloStream, []string{textChunk(0), usageChunk, doneEvent}, textChunk(0), textChunk(0) + doneEvent},
 		{"responses", "/v1/responses", `{"model":"demo-chat","stream":true,"input":"x"}`, []string{"data: {\"type\":\"response.created\"}\n\n", terminal}, "data: {\"type\":\"response.created\"}\n\n", "data: {\"type\":\"response.created\"}\n\n" + terminal},
-		{"no end of its own", "/v1/messages", `{}`, []string{"data: {}\n\n", "data: {\"x\":1}\n\n"}, "data: {}\n\ndata: {\"x\":1}\n\n", "data: {}\n\ndata: {\"x\":1}\n\n"},
+		{"no end of its own", "/v1/rerank", `{}`, []string{"data: {}\n\n", "data: {\"x\":1}\n\n"}, "data: {}\n\ndata: {\"x\":1}\n\n", "data: {}\n\ndata: {\"x\":1}\n\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -337,7 +337,7 @@ func TestAnthropicUsage(t *testing.T) {
 		"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 	}
 	f := startAt(t, sse(t, events, nil), nil)
-	r := f.do("POST", "/v1/messages", `{"model":"m","stream":true}`, "X-Api-Key", tokenKey)
+	r := f.do("POST", "/v1/messages", `{"model":"demo-chat","stream":true}`, "X-Api-Key", tokenKey)
 	if r.StatusCode != 200 || r.body != strings.Join(events, "") {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}

@@ -13,6 +13,7 @@ import (
 	"tollgate/gateway/upstream"
 	"tollgate/internal/apisign"
 	"tollgate/internal/directory"
+	"tollgate/internal/meter"
 )
 
 // directoryTable is a directory snapshot compiled for look-ups. It is immutable
@@ -45,6 +46,8 @@ type product struct {
 	checks   *checks
 	metrics  *productMetrics
 	limits   limited
+	plan     *meter.Plan
+	rules    *[numFamilies]*meter.Rules // of the families, without rules for single paths
 }
 
 // retries counts a product's. They outlive directory swaps that leave the

@@ -74,38 +74,55 @@ func TestMatchPath(t *testing.T) {
 func TestFamilyOf(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		path  string
-		want  family
-		model bool
+		path string
+		want family
+		form form
 	}{
-		{"/chat/completions", familyChat, true},
-		{"/chat/completions/", familyChat, true},
-		{"/chat//completions", familyChat, true},
-		{"//chat/completions", familyChat, true},
-		{"/chat%2Fcompletions", familyChat, true},
-		{"/chat/complet%69ons", familyChat, true},
-		{"/Chat/Completions", familyChat, true},
-		{"/CHAT/%43ompletions//", familyChat, true},
-		{"/chat/completions/x", familyOther, false},
-		{"/chat", familyOther, false},
-		{"/xchat/completions", familyOther, false},
-		{"", familyOther, false},
-		{"/", familyOther, false},
-		{"/completions", familyCompletions, true},
-		{"/embeddings", familyEmbeddings, true},
-		{"/responses", familyResponses, true},
-		{"/responses/compact", familyResponses, true},
-		{"/responses/r1/cancel", familyResponses, false},
-		{"/responses/r1", familyResponses, false},
-		{"/Responses/r1", familyResponses, false},
-		{"/models", familyModels, false},
-		{"/models/a%2Fb", familyModels, false},
-		{"/modelsx", familyOther, false},
-		{"/files", familyOther, false},
-		{"/messages", familyOther, false},
+		{"/chat/completions", familyChat, formModel},
+		{"/chat/completions/", familyChat, formModel},
+		{"/chat//completions", familyChat, formModel},
+		{"//chat/completions", familyChat, formModel},
+		{"/chat%2Fcompletions", familyChat, formModel},
+		{"/chat/complet%69ons", familyChat, formModel},
+		{"/Chat/Completions", familyChat, formModel},
+		{"/CHAT/%43ompletions//", familyChat, formModel},
+		{"/chat/completions/x", familyChat, formNone},
+		{"/chat", familyOther, formJSON},
+		{"/xchat/completions", familyOther, formJSON},
+		{"", familyOther, formJSON},
+		{"/", familyOther, formJSON},
+		{"/completions", familyCompletions, formModel},
+		{"/embeddings", familyEmbeddings, formModel},
+		{"/responses", familyResponses, formModel},
+		{"/responses/compact", familyResponses, formModel},
+		{"/responses/r1/cancel", familyResponses, formNone},
+		{"/responses/r1", familyResponses, formNone},
+		{"/Responses/r1", familyResponses, formNone},
+		{"/models", familyModels, formNone},
+		{"/models/a%2Fb", familyModels, formNone},
+		{"/modelsx", familyOther, formJSON},
+		{"/files", familyFiles, formNone},
+		{"/messages", familyMessages, formModel},
+		{"/messages/count_tokens", familyMessages, formCount},
+		{"/responses/input_tokens", familyResponses, formCount},
+		{"/messages/batches/b1", familyBatches, formNone},
+		{"/files/f1/content", familyFiles, formNone},
+		{"/Files/", familyFiles, formNone},
+		{"/filesx", familyOther, formJSON},
+		{"/audio/transcriptions", familyTranscriptions, formParts},
+		{"/audio/translations", familyTranslations, formParts},
+		{"/audio/speech", familySpeech, formModel},
+		{"/audio", familyOther, formJSON},
+		{"/images/generations", familyImages, formJSON},
+		{"/images//Edits", familyImages, formParts},
+		{"/moderations", familyModerations, formJSON},
+		{"/rerank", familyRerank, formJSON},
+		{"/realtime", familyRealtime, formNone},
+		{"/realtime/client_secrets", familyRealtime, formNone},
+		{"/vector_stores/v/search", familyVectorStores, formNone},
 	} {
-		if f, m := familyOf([]byte(tt.path)); f != tt.want || m != tt.model {
-			t.Errorf("%q: %s %v, want %s %v", tt.path, familyNames[f], m, familyNames[tt.want], tt.model)
+		if f, m := familyOf([]byte(tt.path)); f != tt.want || m != tt.form {
+			t.Errorf("%q: %s %v, want %s %v", tt.path, familyNames[f], m, familyNames[tt.want], tt.form)
 		}
 	}
 }

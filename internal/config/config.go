@@ -65,6 +65,10 @@ type Gateway struct {
 	MaxBody Size `koanf:"max_body"`
 	// MaxSignedBody of a request whose signature covers the body. Default 12MiB.
 	MaxSignedBody Size `koanf:"max_signed_body"`
+	// MaxUpload of a multipart body, a file or an upload sent to an LLM product.
+	// Default 512MiB; beyond 1MiB it passes through a temporary file until its
+	// model was found.
+	MaxUpload Size `koanf:"max_upload"`
 	// MaxHeader bounds request line and header. Default 16KiB (NFR-5). Each
 	// connection costs one such buffer.
 	MaxHeader Size `koanf:"max_header"`
@@ -202,7 +206,7 @@ func Default() Config {
 		Role: RoleAll, Data: "./tollgate-data", Region: "cn-north-4",
 		Gateway: Gateway{
 			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
-			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
+			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
 			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
 			SignatureSkew: 15 * time.Minute,
@@ -269,6 +273,7 @@ func (c *Config) Validate() error {
 	}{
 		{"gateway.max_body", int64(c.Gateway.MaxBody)},
 		{"gateway.max_signed_body", int64(c.Gateway.MaxSignedBody)},
+		{"gateway.max_upload", int64(c.Gateway.MaxUpload)},
 		{"gateway.max_header", int64(c.Gateway.MaxHeader)},
 		{"gateway.max_answer_buffer", int64(c.Gateway.MaxAnswerBuffer)},
 		{"gateway.read_timeout", int64(c.Gateway.ReadTimeout)},

@@ -208,9 +208,10 @@ func (r *Rules) Reads(units []usage.Unit) bool {
 }
 
 // Measures reports whether anything but calls and the usage object is measured
-// for one of units.
+// for one of units, or by an item of the product: the tokens of two items may
+// make a third unit.
 func (r *Rules) Measures(units []usage.Unit) bool {
-	if r.Reads(units) {
+	if r.said != [usage.NumUnits]bool{} || r.Reads(units) {
 		return true
 	}
 	for i := range r.request {
