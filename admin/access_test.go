@@ -101,6 +101,8 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "GET", path: "/subscriptions/" + sub + "/usage", want: "2 2 404 2 404"},
 			{method: "GET", path: "/usage/requests/" + rec.ID.String(), want: "2 2 404 2 404"},
 			{method: "GET", path: "/reconciliation", want: "2 403 403 403 403"},
+			{method: "GET", path: "/quota/store", want: "2 403 403 403 403"},
+			{method: "POST", path: "/quota/rebuild", body: fixed(map[string]any{"dry_run": false}), want: "2 403 403 403 403"},
 
 			{method: "POST", path: "/applications", body: func() any { return map[string]any{"name": fresh(), "account_id": buyersID} }, want: "2 403 403 2 404"},
 			{method: "GET", path: "/applications", want: "2 403 403 2 2"},

@@ -199,4 +199,6 @@ func (s *Server) registerUsage() {
 			r.Subscriptions = orEmpty(r.Subscriptions)
 			return reply(r), nil
 		})
+
+	s.registerQuotaStore(tag)
 }

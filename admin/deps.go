@@ -97,6 +97,36 @@ type ReconciliationLine struct {
 	Drift        int64      `json:"drift" doc:"The largest difference between two of them, signed as quota or usage minus journal."`
 }
 
+// Rebuilder looks after a quota store that may have lost what it was told.
+type Rebuilder interface {
+	// QuotaStore tells how the store stands.
+	QuotaStore() QuotaStore
+	// Rebuild compares the store with the books and, unless dry, restores what
+	// it lacks. It returns ErrBusy while another process does.
+	Rebuild(ctx context.Context, dry bool) (QuotaRebuild, error)
+}
+
+// QuotaStore is how the quota store stands.
+type QuotaStore struct {
+	Whole      bool       `json:"whole" doc:"The store has everything that was sold and, but for the last seconds, everything that was used."`
+	Rebuilding string     `json:"rebuilding,omitempty" doc:"Why it is being compared and rebuilt now."`
+	Generation int64      `json:"generation" doc:"Raised by every change of a grant; the store keeps it as its mark."`
+	Rebuilds   int64      `json:"rebuilds" doc:"How often the store had lost something and was rebuilt."`
+	LastAt     *time.Time `json:"last_rebuild_at,omitempty" doc:"When it last was."`
+	LastReason string     `json:"last_rebuild_reason,omitempty"`
+	CopiedAt   *time.Time `json:"copied_at,omitempty" doc:"When this process last copied the store's counters to the SQL database."`
+}
+
+// QuotaRebuild is what a comparison found and a rebuild restored.
+type QuotaRebuild struct {
+	DryRun        bool  `json:"dry_run" doc:"Nothing was changed."`
+	Subscriptions int   `json:"subscriptions" doc:"Subscriptions compared."`
+	Lots          int   `json:"lots" doc:"Lots compared."`
+	Short         int   `json:"short" doc:"Subscriptions of which the store lacked something."`
+	MissingLots   int   `json:"missing_lots" doc:"Lots it did not have, or had in an older version."`
+	MissingUnits  int64 `json:"missing_units" doc:"Units of use it did not have, all billing items together."`
+}
+
 // UsageReader answers questions about usage rows: *metering.Store.
 type UsageReader interface {
 	// Query sums calls. Its rows are those that have calls.

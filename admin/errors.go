@@ -50,6 +50,8 @@ var (
 	// ErrUnavailable says that a part the answer needs is not there in this
 	// process or is away.
 	ErrUnavailable = errors.New("admin: the store behind this answer is away; try again in a moment")
+	// ErrBusy says that another process is rebuilding the quota store.
+	ErrBusy = errors.New("admin: another process is rebuilding the quota store; ask GET /api/v1/quota/store when it is done")
 )
 
 // InvalidError tells every fault of an input.

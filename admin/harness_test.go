@@ -162,7 +162,7 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 	}
 	h.Server, err = New(ctx, cfg, Deps{
 		DB: db, Box: box, Billing: h.billing, Quota: h.lots, Usage: h.usage, UsageSink: h.usage,
-		Reconciler: reconciler{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Reconciler: reconciler{}, Rebuilder: rebuilder{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.ok(err)
 	h.router = documentRouter(h.t, h.document)
@@ -197,6 +197,15 @@ var shared struct {
 	document []byte
 	router   routers.Router
 	err      error
+}
+
+// rebuilder is a quota store of which one lot is missing.
+type rebuilder struct{}
+
+func (rebuilder) QuotaStore() QuotaStore { return QuotaStore{Whole: true, Generation: 7} }
+
+func (rebuilder) Rebuild(_ context.Context, dry bool) (QuotaRebuild, error) {
+	return QuotaRebuild{DryRun: dry, Lots: 3, MissingLots: 1}, nil
 }
 
 type reconciler struct{}

@@ -82,6 +82,7 @@ var problemRows = []problemRow{
 	{err: ErrNotBindable, status: 409, code: "NOT_BINDABLE", title: "Not an API product"},
 	{err: ErrIdempotencyReused, status: 422, code: "IDEMPOTENCY_KEY_REUSED", title: "Idempotency-Key used before"},
 	{err: ErrUnavailable, status: 503, code: "UNAVAILABLE", title: "Try again"},
+	{err: ErrBusy, status: 409, code: "REBUILDING", title: "Being rebuilt already"},
 
 	{err: ErrNotOnSale, status: 409, code: "SPEC_OFFLINE", title: "Not on sale"},
 

@@ -167,8 +167,8 @@ func TestUnknownErrorsAreHidden(t *testing.T) {
 	h.lots.err = nil
 
 	// Parts that this process does not have.
-	h.deps.Quota, h.deps.Usage, h.deps.Reconciler = nil, nil, nil
-	for _, path := range []string{"/subscriptions/" + sub + "/quota", "/subscriptions/" + sub + "/usage", "/usage/requests/" + strings.Repeat("0", 32), "/reconciliation"} {
+	h.deps.Quota, h.deps.Usage, h.deps.Reconciler, h.deps.Rebuilder = nil, nil, nil, nil
+	for _, path := range []string{"/subscriptions/" + sub + "/quota", "/subscriptions/" + sub + "/usage", "/usage/requests/" + strings.Repeat("0", 32), "/reconciliation", "/quota/store"} {
 		h.call(h.operator, http.MethodGet, path, nil).want(503, "UNAVAILABLE")
 	}
 }

@@ -241,4 +241,5 @@ func TestUsage(t *testing.T) {
 	}
 	h.call(buyer.token, http.MethodGet, "/usage/requests/"+ids.NewRequest(at).String(), nil).want(404, "NOT_FOUND")
 	h.call(h.operator, http.MethodGet, "/reconciliation", nil).want(200)
+	h.call(h.operator, http.MethodGet, "/quota/store", nil).want(200)
 }

@@ -76,6 +76,7 @@ type Deps struct {
 	Quota      QuotaReader
 	Usage      UsageReader
 	Reconciler Reconciler
+	Rebuilder  Rebuilder
 	// UsageSink keeps the records of gateways in other processes.
 	UsageSink UsageSink
 	// LastUsed tells when API keys were last used. Nil: it is not shown.

@@ -203,27 +203,45 @@ func complete(ctx context.Context, tx *sqldb.Tx, order string, now time.Time) er
 	return err
 }
 
-// Regrant applies every lot that can still matter again, for a quota store that
-// was emptied or restored from a backup, and returns how many. Lots that
-// expired are left out. It is safe at any time.
-func (s *Service) Regrant(ctx context.Context) (int, error) {
+// Regrant hands every lot of every subscription to restore, one subscription
+// at a time in the order of their ids, for a quota store that was emptied or
+// put back to an earlier state, and returns how many lots there were. Lots that
+// expired and void ones are among them: what was used of them is part of the
+// books, and without its lot the quota store would not show it. A lot is
+// committed before it is first applied, so whatever a store had before Regrant
+// began is handed over. It is safe at any time.
+func (s *Service) Regrant(ctx context.Context, restore func(ctx context.Context, subscription string, lots []Lot) error) (int, error) {
 	done := 0
-	for after := ""; ; {
-		page, err := collect(ctx, s.db, scanLot, fmt.Sprintf("%s WHERE id > $1 AND (expires_ms = 0 OR expires_ms > $2) ORDER BY id LIMIT %d", lotColumns, regrantPage),
-			after, sqldb.Ms(s.instant()))
+	var batch []Lot
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := restore(ctx, batch[0].Subscription, batch); err != nil {
+			return fmt.Errorf("regrant: subscription %s: %w", batch[0].Subscription, err)
+		}
+		done += len(batch)
+		batch = nil
+		return nil
+	}
+	for subscription, after := "", ""; ; {
+		page, err := collect(ctx, s.db, scanLot, fmt.Sprintf("%s WHERE subscription > $1 OR subscription = $1 AND id > $2 ORDER BY subscription, id LIMIT %d", lotColumns, regrantPage),
+			subscription, after)
 		if err != nil {
 			return done, fmt.Errorf("regrant: %w", err)
 		}
 		for i := range page {
-			if err := s.apply(ctx, &page[i]); err != nil {
-				return done, fmt.Errorf("regrant: lot %s: %w: the quota store must answer; then try again", page[i].ID, err)
+			if len(batch) > 0 && batch[0].Subscription != page[i].Subscription {
+				if err := flush(); err != nil {
+					return done, err
+				}
 			}
-			done++
+			batch = append(batch, page[i])
 		}
 		if len(page) < regrantPage {
-			return done, nil
+			return done, flush()
 		}
-		after = page[len(page)-1].ID
+		subscription, after = page[len(page)-1].Subscription, page[len(page)-1].ID
 	}
 }
 

@@ -31,6 +31,7 @@ type account struct {
 	waiting   int       // calls that wait for units
 	giveBack  bool      // return all idle units with the next report
 	recalled  bool      // the same, unless calls wait here
+	announce  bool      // report all that is known, also what was confirmed
 	last      *SyncReply
 	lastOK    int64       // monotonic ns when the last answered report was sent
 	lastUse   int64       // monotonic ns when a change of use was last seen

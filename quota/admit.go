@@ -96,6 +96,10 @@ func (e *Engine) await(ctx context.Context, a *account, needs func() []need, try
 			a.mu.Unlock()
 			return nil
 		}
+		if e.suspect.Load() {
+			a.mu.Unlock()
+			return ErrUnavailable
+		}
 		if a.stalled(&e.cfg) {
 			a.mu.Unlock()
 			return e.refuse(a, reason)
@@ -172,7 +176,7 @@ func (e *Engine) once(ctx context.Context, a *account, n need) error {
 	case <-ctx.Done():
 		return ErrUnavailable
 	}
-	if r.err != nil || r.reply.Closed || r.reply.Learning {
+	if r.err != nil || r.reply.Closed || r.reply.Learning || !e.whole() {
 		return ErrUnavailable
 	}
 	return ErrExhausted
@@ -217,6 +221,9 @@ func dry(reason error) bool { return reason == ErrExhausted || reason == ErrHeld
 // refuse remembers a refusal for a short time, so that a storm of calls does
 // not ask the store for each. It does not outlast the next reset.
 func (e *Engine) refuse(a *account, reason error) error {
+	if reason != ErrUnavailable && !e.whole() {
+		return ErrUnavailable
+	}
 	if reason == ErrUnavailable && !e.learning(a) {
 		return reason
 	}

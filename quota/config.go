@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -77,6 +78,12 @@ type Config struct {
 	// apart before they are folded into one row; default 192h. It must be
 	// longer than any journal is kept.
 	Retention time.Duration
+
+	// Whole, when set, is asked before a call is told that nothing is left:
+	// whether the store still has all it was told (see Witness). It may ask
+	// the store, once for each refusal that is not repeated from memory. When
+	// it says no, the call is refused with ErrUnavailable instead.
+	Whole func(ctx context.Context) bool
 
 	// Now is the clock; default time.Now.
 	Now func() time.Time

@@ -35,6 +35,7 @@ type Engine struct {
 
 	breaker breaker
 	stats   counters
+	suspect atomic.Bool // the store may have lost what it was told
 
 	closed atomic.Bool // no calls are admitted
 	stop   context.CancelFunc

@@ -46,6 +46,9 @@ func (e *Engine) unwatch(a *account) {
 // busy reports whether the account has use to report or units outstanding. The
 // caller holds a.mu.
 func (a *account) busy() bool {
+	if a.announce {
+		return true
+	}
 	for _, l := range a.leases {
 		if l.outstanding() != 0 || l.used.Load() != l.reported {
 			return true

@@ -58,6 +58,13 @@ func (e *Engine) exchange(a *account, r *round) (again bool) {
 	a.mu.Lock()
 	sent, wall := e.mono(), e.now().UnixMilli()
 	req := a.request(&e.cfg, sent, wall)
+	announced := a.announce
+	a.announce = false
+	if e.suspect.Load() {
+		for i := range req.Demands {
+			req.Demands[i].Floor, req.Demands[i].Target = 0, 0
+		}
+	}
 	a.sent = time.Now()
 	a.mu.Unlock()
 	var reply *SyncReply
@@ -68,6 +75,11 @@ func (e *Engine) exchange(a *account, r *round) (again bool) {
 	if err != nil {
 		e.stats.syncFailures.Add(1)
 		e.breaker.failed(e.mono())
+		if announced {
+			a.mu.Lock()
+			a.announce = true
+			a.mu.Unlock()
+		}
 		e.cfg.Log.Warn("quota: report was not answered", "subscription", a.id, "error", err)
 		r.err = err
 		return false
@@ -102,7 +114,7 @@ func (e *Engine) reportAll() {
 	e.each(func(a *account) {
 		a.mu.Lock()
 		known := len(a.leases) > 0
-		a.lastOK = 0
+		a.lastOK, a.announce = 0, known
 		a.mu.Unlock()
 		if known {
 			e.watch(a)

@@ -22,6 +22,7 @@ type Store interface {
 	Granter
 	Reader
 	Outbox
+	Witness
 	// Close lets go of the store's resources. It does not close incarnations.
 	Close() error
 }

@@ -8,11 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollgate/billing"
 	"tollgate/gateway"
 	"tollgate/internal/journal"
 	"tollgate/internal/lot"
 	"tollgate/internal/usage"
 	"tollgate/quota"
+	"tollgate/quota/recovery"
 )
 
 // admitter is the quota engine as the gateway sees it.
@@ -76,15 +78,35 @@ func (r *recorder) Note(rec *usage.Record) {
 // without delay (PKG-27).
 type lotStore struct {
 	store  quota.Store
-	engine *quota.Engine // nil in an admin process
+	engine *quota.Engine    // nil in an admin process
+	keeper *recovery.Keeper // set before the first delivery
 }
 
 func (l *lotStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
-	_, err := l.store.ApplyGrant(ctx, g)
-	if err == nil && l.engine != nil {
+	applied, err := l.store.ApplyGrant(ctx, g)
+	if err != nil {
+		return err
+	}
+	if l.engine != nil {
 		l.engine.Notify(g.Subscription)
 	}
-	return err
+	if !applied {
+		return nil // it was there: a delivery that is repeated
+	}
+	return l.keeper.Granted(ctx)
+}
+
+// grants are billing's books as the keeper of the quota store sees them.
+type grants struct{ billing *billing.Service }
+
+func (g grants) Regrant(ctx context.Context, restore func(context.Context, string, []recovery.Lot) error) (int, error) {
+	return g.billing.Regrant(ctx, func(ctx context.Context, subscription string, lots []billing.Lot) error {
+		list := make([]recovery.Lot, len(lots))
+		for i := range lots {
+			list[i] = recovery.Lot{Grant: lots[i].Grant, Delivered: lots[i].Delivered}
+		}
+		return restore(ctx, subscription, list)
+	})
 }
 
 // quotaReader reads balances; with an engine in this process it reports what

@@ -12,6 +12,7 @@ import (
 	"tollgate/internal/sqldb"
 	"tollgate/metering"
 	"tollgate/quota"
+	"tollgate/quota/recovery"
 )
 
 // control is the admin role: SQL store, billing and the admin API.
@@ -21,6 +22,7 @@ type control struct {
 	billing *billing.Service
 	server  *admin.Server
 	quota   quotaReader
+	keeper  *recovery.Keeper
 	usage   *metering.Store
 	figures atomic.Pointer[figures]
 	changed chan struct{} // something was sold: the figures are old
@@ -50,8 +52,9 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	if err != nil {
 		return nil, err
 	}
+	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
-		DB: c.db, Lots: &lotStore{store, engine}, Now: a.now, Logger: a.log,
+		DB: c.db, Lots: lots, Now: a.now, Logger: a.log,
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -68,12 +71,16 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	if err != nil {
 		return nil, fmt.Errorf("billing: %w", err)
 	}
+	if err := c.openKeeper(ctx, store); err != nil {
+		return nil, err
+	}
+	lots.keeper = c.keeper
 	info := a.info()
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
 		MaxAPIKeys: cfg.Admin.APIKeyLimit, MaxApplications: cfg.Admin.ApplicationLimit, MaxAppCodes: cfg.Admin.AppCodeLimit,
 	}, admin.Deps{
-		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c},
+		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c}, Rebuilder: rebuilder{c.keeper},
 		UsageSink: c.usage, Log: a.log, Now: a.now,
 	})
 	if err != nil {

@@ -19,7 +19,7 @@ type nodeCollector struct {
 
 	outstanding, lag, away, unsynced, segments, journalFull        *prometheus.Desc
 	admitted, settled, released, overrun, syncs, syncFails, refuse *prometheus.Desc
-	shipped, shipFails, dropped, directory                         *prometheus.Desc
+	shipped, shipFails, dropped, directory, lost                   *prometheus.Desc
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -32,6 +32,7 @@ func newNodeCollector(n *node) *nodeCollector {
 		outstanding: desc("tollgate_lease_outstanding_units", "Units leased to this node and not used yet, all billing items together."),
 		lag:         desc("tollgate_journal_lag_records", "Records of the journal that a consumer has not acknowledged.", "consumer"),
 		away:        desc("tollgate_quota_store_away", "1 while the quota store is taken to be away and calls are served from leases."),
+		lost:        desc("tollgate_quota_store_lost", "1 while the quota store has lost what it was told or is being rebuilt: nothing new is leased from it."),
 		unsynced:    desc("tollgate_journal_unsynced_bytes", "Bytes of the journal not yet on disk."),
 		segments:    desc("tollgate_journal_segments", "Segments of the journal that hold records."),
 		journalFull: desc("tollgate_journal_full", "1 while the journal refuses new calls because its disk is full."),
@@ -70,6 +71,11 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		open = 1
 	}
 	gauge(c.away, open)
+	lost := 0.0
+	if c.n.storeReady() != nil {
+		lost = 1
+	}
+	gauge(c.lost, lost)
 	gauge(c.unsynced, float64(j.Unsynced))
 	gauge(c.segments, float64(j.Segments))
 	full := 0.0
@@ -121,24 +127,29 @@ type figures struct {
 
 // controlCollector exports what the admin role knows.
 type controlCollector struct {
-	remaining, drift, failures, backlog *prometheus.Desc
+	remaining, drift, failures, backlog  *prometheus.Desc
+	whole, rebuilds, keeperFails, copied *prometheus.Desc
 
 	c *control
 }
 
 func newControlCollector(c *control) *controlCollector {
 	return &controlCollector{
-		c:         c,
-		remaining: desc("tollgate_quota_remaining", "Units left in the packages of all buyers, by product and billing item.", "product", "unit"),
-		drift:     desc("tollgate_ledger_drift_units", "Sum of the differences between journal, quota store and usage store over all subscriptions; 0 in a healthy system."),
-		failures:  desc("tollgate_admin_failures_total", "Requests of the admin API that ended in an internal error."),
-		backlog:   desc("tollgate_billing_undelivered_lots", "Paid lots that the quota store has not confirmed yet."),
+		c:           c,
+		remaining:   desc("tollgate_quota_remaining", "Units left in the packages of all buyers, by product and billing item.", "product", "unit"),
+		drift:       desc("tollgate_ledger_drift_units", "Sum of the differences between journal, quota store and usage store over all subscriptions; 0 in a healthy system."),
+		failures:    desc("tollgate_admin_failures_total", "Requests of the admin API that ended in an internal error."),
+		backlog:     desc("tollgate_billing_undelivered_lots", "Paid lots that the quota store has not confirmed yet."),
+		whole:       desc("tollgate_quota_store_whole", "1 while the quota store has everything that was sold; 0 while it is compared or rebuilt."),
+		rebuilds:    desc("tollgate_quota_rebuilds_total", "How often the quota store had lost what it was told and was rebuilt, by any process."),
+		keeperFails: desc("tollgate_quota_keeper_failures_total", "Failed looks at the quota store, rebuilds and copies of its counters since the start."),
+		copied:      desc("tollgate_quota_checkpoint_timestamp_seconds", "When the quota store's counters were last copied to the SQL database; 0: not since the start."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *controlCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog} {
+	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied} {
 		ch <- d
 	}
 }
@@ -153,6 +164,20 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if c.c.server != nil {
 		ch <- prometheus.MustNewConstMetric(c.failures, prometheus.CounterValue, float64(c.c.server.Failures()))
+	}
+	if c.c.keeper != nil {
+		st := c.c.keeper.State()
+		whole, copied := 0.0, 0.0
+		if st.Whole {
+			whole = 1
+		}
+		if !st.Checkpoint.IsZero() {
+			copied = float64(st.Checkpoint.UnixMilli()) / 1000
+		}
+		ch <- prometheus.MustNewConstMetric(c.whole, prometheus.GaugeValue, whole)
+		ch <- prometheus.MustNewConstMetric(c.rebuilds, prometheus.CounterValue, float64(st.Rebuilds))
+		ch <- prometheus.MustNewConstMetric(c.keeperFails, prometheus.CounterValue, float64(st.Failures))
+		ch <- prometheus.MustNewConstMetric(c.copied, prometheus.GaugeValue, copied)
 	}
 	ctx, cancel := context.WithTimeout(c.c.app.ctx, time.Second)
 	defer cancel()

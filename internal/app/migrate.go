@@ -8,6 +8,7 @@ import (
 	"tollgate/admin"
 	"tollgate/billing"
 	"tollgate/internal/config"
+	"tollgate/quota/recovery"
 )
 
 // Migrate brings the SQL store to the newest schema and closes it again.
@@ -22,6 +23,9 @@ func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	err = db.Migrate(ctx, billing.Migrations)
 	if err == nil {
 		err = db.Migrate(ctx, admin.Migrations())
+	}
+	if err == nil {
+		err = db.Migrate(ctx, recovery.Migrations)
 	}
 	return errors.Join(err, db.Close())
 }

@@ -17,6 +17,7 @@ import (
 	"tollgate/internal/journal"
 	"tollgate/metering"
 	"tollgate/quota"
+	"tollgate/quota/recovery"
 )
 
 // Names of the journal's consumers.
@@ -40,6 +41,11 @@ type node struct {
 
 	directed          chan struct{} // closed with the first directory in force
 	directoryFailures atomic.Int64
+
+	store   quotaStore
+	judging chan struct{} // one look at a time: marks must be judged in their order
+	judge   recovery.Judge
+	verdict atomic.Int32 // of the quota store's mark, a recovery.Verdict
 }
 
 // directoryWait is how long connections wait for the first directory before
@@ -60,7 +66,7 @@ func (n *node) awaitDirectory(ctx context.Context) {
 
 func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	cfg := a.cfg
-	n := &node{app: a, directed: make(chan struct{})}
+	n := &node{app: a, store: store, directed: make(chan struct{}), judging: make(chan struct{}, 1)}
 	var err error
 	n.journal, err = journal.Open(filepath.Join(cfg.Data, "journal"), journal.Options{
 		Node: cfg.Node, Consumers: []string{consumerUsage, consumerQuota},
@@ -79,6 +85,7 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n.engine, err = quota.New(quota.Config{
 		Incarnation: quota.Incarnation{Node: n.journal.Node(), Boot: n.journal.Boot()},
 		TTL:         cfg.Quota.LeaseTTL, FlushEvery: cfg.Quota.Sync, Now: a.opts.Now, Log: a.log,
+		Whole: n.believed,
 	}, store, n.record)
 	if err != nil {
 		return nil, fmt.Errorf("quota engine: %w", err)
@@ -174,11 +181,16 @@ func (n *node) begin(ctx context.Context) error {
 	n.stopTally, n.tallied = cancel, make(chan struct{})
 	a.work.Go(func() {
 		defer close(n.tallied)
-		n.tally.run(tallyCtx, func() (uint64, bool) { return n.journal.Boot(), !n.engine.EarlierOpen() })
+		began := time.Now()
+		n.tally.run(tallyCtx, func() (uint64, bool) {
+			return n.journal.Boot(), !n.engine.EarlierOpen() && time.Since(began) > keepBoots
+		})
 	})
 	if n.usage != nil {
 		a.work.Go(func() { n.prune(a.ctx) })
 	}
+	n.lookAtStore(a.ctx)
+	a.work.Go(func() { n.watchStore(a.ctx) })
 	first := make(chan error, 1)
 	a.work.Go(func() { n.follow(a.ctx, first) })
 	if a.control == nil {

@@ -58,9 +58,15 @@ func (a *App) ready(r *http.Request) error {
 		if err := a.node.journal.CanAdmit(); err != nil {
 			return err
 		}
+		if err := a.node.storeReady(); err != nil {
+			return err
+		}
 	}
 	if a.control != nil {
-		return a.control.db.Ping(r.Context())
+		if err := a.control.db.Ping(r.Context()); err != nil {
+			return err
+		}
+		return a.control.ready()
 	}
 	return nil
 }

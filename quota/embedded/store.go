@@ -34,6 +34,9 @@ type Store struct {
 	accounts map[string]*entry
 	log      *logFile
 
+	markMu sync.Mutex
+	mark   int64
+
 	watchMu  sync.Mutex
 	watchers map[*watcher]struct{}
 
@@ -80,6 +83,9 @@ func Open(dir string, opt Options) (*Store, error) {
 		return nil, err
 	}
 	s.log = log
+	if err := s.openMark(); err != nil {
+		return nil, errors.Join(err, log.close())
+	}
 	go s.background()
 	return s, nil
 }

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -266,4 +268,35 @@ func (a *Account) foldBuckets(now, retention int64) {
 			delete(a.Counters, CounterKey(Base, l.ID, from))
 		}
 	}
+}
+
+// Checkpoint returns the lots with their versions and every incarnation that
+// was not folded, with all its counters, in the order of node and boot.
+func (a *Account) Checkpoint() quota.Checkpoint {
+	cp := quota.Checkpoint{Subscription: a.Subscription, Lots: make(map[string]int64, len(a.Lots)), Folded: maps.Clone(a.Folded)}
+	for id, l := range a.Lots {
+		cp.Lots[id] = l.Version
+	}
+	at := map[string]*quota.IncarnationState{}
+	for inc, n := range a.Nodes {
+		if i, err := quota.ParseIncarnation(inc); err == nil {
+			at[inc] = &quota.IncarnationState{Incarnation: i, Final: n.State == NodeFinal, Overrun: n.Overrun}
+		}
+	}
+	for key, t := range a.Counters {
+		inc, id, from := SplitCounterKey(key)
+		if s := at[inc]; s != nil {
+			s.Counters = append(s.Counters, quota.Counter{Lot: id, From: from, Granted: t.Granted, Used: t.Used, Returned: t.Returned})
+		}
+	}
+	for _, s := range at {
+		slices.SortFunc(s.Counters, func(x, y quota.Counter) int {
+			return cmp.Or(strings.Compare(x.Lot, y.Lot), cmp.Compare(x.From, y.From))
+		})
+		cp.Incarnations = append(cp.Incarnations, *s)
+	}
+	slices.SortFunc(cp.Incarnations, func(x, y quota.IncarnationState) int {
+		return cmp.Or(strings.Compare(x.Incarnation.Node, y.Incarnation.Node), cmp.Compare(x.Incarnation.Boot, y.Incarnation.Boot))
+	})
+	return cp
 }

@@ -27,8 +27,10 @@
 //	{id}:g  hash  lot -> the grant as JSON
 //
 // and outside: "subs", a sorted set of all subscriptions, written before the
-// first grant of each, "out", the set of those with crossings to deliver, and
-// the channel "recall".
+// first grant of each, "out", the set of those with crossings to deliver, the
+// channel "recall", and "mark", how far the store has followed the control
+// plane: in a Cluster "mark:0" to "mark:127", which lie on all masters, since
+// each of them can be emptied on its own.
 //
 // Times are Unix milliseconds of the server, flags 1 zero price, 2 overflow, 4
 // void, 8 resets. bounds are the starts of the reset periods around now and one

@@ -31,6 +31,8 @@ var (
 	dumpText string
 	//go:embed scripts/fold.lua
 	foldText string
+	//go:embed scripts/mark.lua
+	markText string
 
 	syncScript   = script(syncText)
 	closeScript  = script(closeText)
@@ -40,6 +42,7 @@ var (
 	tendScript   = script(tendText)
 	foldScript   = script(foldText)
 	dumpScript   = goredis.NewScript(dumpText)
+	markScript   = goredis.NewScript(markText)
 )
 
 // script puts what all steps share before one of them.
