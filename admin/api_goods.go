@@ -74,21 +74,10 @@ func (c *specCreate) input(p *Product, actor string) (billing.SpecInput, error) 
 	for _, q := range c.Quotas {
 		unit, err := usage.ParseUnit(q.Unit)
 		f.check(err == nil, "body.quotas", "must name a known unit")
-		f.check(err != nil || metered(unit), "body.quotas", "cannot count this unit yet: use call, token, input_token or output_token")
 		f.check(p.Kind == directory.KindLLM || unit == usage.Call, "body.quotas", "of an API product count calls")
 		in.Quotas = append(in.Quotas, billing.Quota{Unit: unit, Amount: q.Amount})
 	}
 	return in, f.err()
-}
-
-// metered reports whether the gateway measures the unit. A package in any other
-// would be sold and never drawn on.
-func metered(u usage.Unit) bool {
-	switch u {
-	case usage.Call, usage.Token, usage.InputToken, usage.OutputToken:
-		return true
-	}
-	return false
 }
 
 // CreateSpec puts a package of a product on sale.

@@ -43,6 +43,8 @@ type wireProduct struct {
 	BaseURL       string         `json:"base_url" doc:"Where callers reach it."`
 	OnDisconnect  string         `json:"on_disconnect" enum:"drain,cancel"`
 	BillEstimates bool           `json:"bill_estimates"`
+	Items         []wireItem     `json:"billing_items,omitempty"`
+	Parameters    string         `json:"parameters,omitempty"`
 	ForwardMock   bool           `json:"forward_mock"`
 	Published     bool           `json:"published"`
 	Upstreams     []wireUpstream `json:"upstreams,omitempty" doc:"Shown to the seller and the operator, one product at a time."`
@@ -71,7 +73,8 @@ func (s *Server) wireProduct(a Actor, p *Product) wireProduct {
 	w := wireProduct{
 		ID: p.ID, Seller: p.Seller, Kind: p.Kind, Name: p.Name, Description: p.Description, InferID: p.InferID,
 		Host: p.Host, Path: p.Path, Methods: p.Methods, StripPath: p.StripPath, SimpleAuth: p.SimpleAuth, BaseURL: s.baseURL(p),
-		OnDisconnect: p.OnDisconnect, BillEstimates: p.BillEstimates, ForwardMock: p.ForwardMock, Published: p.Published,
+		OnDisconnect: p.OnDisconnect, BillEstimates: p.BillEstimates, Items: wireItems(p.Metering.Items), Parameters: p.Metering.Parameters,
+		ForwardMock: p.ForwardMock, Published: p.Published,
 		Created: p.Created, Updated: p.Updated,
 	}
 	for _, m := range p.Models {
@@ -130,6 +133,8 @@ type productCreate struct {
 	Upstreams     []wireUpstream `json:"upstreams,omitempty" maxItems:"32"`
 	OnDisconnect  string         `json:"on_disconnect,omitempty" enum:"drain,cancel" doc:"What to do when a client leaves mid-stream: read on and bill the upstream's figures (drain, the default), or stop and bill what was counted (cancel)."`
 	BillEstimates bool           `json:"bill_estimates,omitempty" doc:"Bill counted amounts where the upstream reports no usage (LLM-37)."`
+	Items         []wireItem     `json:"billing_items,omitempty" maxItems:"12" doc:"LLM products: where amounts stand that the gateway does not find by itself (EXT-3)."`
+	Parameters    string         `json:"parameters,omitempty" enum:"vllm" doc:"LLM products: check the parameters of chat and completion requests as vLLM does (LLM-12 to LLM-26); default: leave it to the upstream."`
 	ForwardMock   bool           `json:"forward_mock,omitempty" doc:"Operators only: let X-Mock-* headers through."`
 }
 
@@ -145,6 +150,8 @@ type productPatch struct {
 	Upstreams     *[]wireUpstream `json:"upstreams,omitempty" doc:"Replaces all of them; one with an id stays the same upstream."`
 	OnDisconnect  *string         `json:"on_disconnect,omitempty" enum:"drain,cancel"`
 	BillEstimates *bool           `json:"bill_estimates,omitempty"`
+	Items         *[]wireItem     `json:"billing_items,omitempty" maxItems:"12" doc:"Replaces all of them."`
+	Parameters    *string         `json:"parameters,omitempty" enum:"vllm," doc:"Empty: not checked."`
 	ForwardMock   *bool           `json:"forward_mock,omitempty" doc:"Operators only."`
 }
 
@@ -153,6 +160,11 @@ func (c *productPatch) patch() ProductPatch {
 		Name: c.Name, Description: c.Description, Host: c.Host, Path: c.Path, Methods: c.Methods, StripPath: c.StripPath,
 		SimpleAuth: c.SimpleAuth, OnDisconnect: c.OnDisconnect, BillEstimates: c.BillEstimates, ForwardMock: c.ForwardMock,
 	}
+	if c.Items != nil {
+		items := readItems(*c.Items)
+		p.Items = &items
+	}
+	p.Parameters = c.Parameters
 	if c.Models != nil {
 		m := readModels(*c.Models)
 		p.Models = &m
@@ -225,7 +237,7 @@ func (s *Server) registerProducts() {
 			p, err := s.createProduct(ctx, in.once(a, "create-product"), ProductInput{
 				Seller: seller, Kind: b.Kind, Name: b.Name, Description: b.Description, Models: readModels(b.Models), Host: b.Host, Path: b.Path,
 				Methods: b.Methods, StripPath: b.StripPath, SimpleAuth: b.SimpleAuth, Upstreams: readUpstreams(b.Upstreams),
-				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, ForwardMock: b.ForwardMock,
+				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, Metering: Metering{readItems(b.Items), b.Parameters}, ForwardMock: b.ForwardMock,
 			}, a.Role == RoleOperator)
 			if err != nil {
 				return nil, err

@@ -30,6 +30,7 @@ type Product struct {
 	// OnDisconnect is "drain" or "cancel".
 	OnDisconnect  string
 	BillEstimates bool
+	Metering      Metering
 	ForwardMock   bool
 	Published     bool
 	Revision      int64
@@ -55,6 +56,7 @@ type ProductInput struct {
 	Upstreams     []directory.Upstream // ids are given by CreateProduct
 	OnDisconnect  string               // default "drain"
 	BillEstimates bool
+	Metering      Metering
 	ForwardMock   bool // an operator's choice only
 	Publish       bool // publish at once
 }
@@ -73,6 +75,8 @@ type ProductPatch struct {
 	Upstreams     *[]directory.Upstream
 	OnDisconnect  *string
 	BillEstimates *bool
+	Items         *[]directory.Item
+	Parameters    *string
 	ForwardMock   *bool
 }
 
@@ -85,6 +89,8 @@ func (s *Server) checkProduct(p *Product, trusted bool) error {
 	switch p.Kind {
 	case directory.KindAPI:
 		f.check(len(p.Models) == 0, "body.models", "belongs to LLM products only")
+		f.check(len(p.Metering.Items) == 0, "body.billing_items", "belongs to LLM products only: calls of an API product are counted")
+		f.check(p.Metering.Parameters == "", "body.parameters", "belongs to LLM products only")
 		checkHost(&f, "body.host", p.Host)
 		checkPath(&f, "body.path", p.Host, p.Path)
 		checkMethods(&f, "body.methods", p.Methods)
@@ -94,6 +100,7 @@ func (s *Server) checkProduct(p *Product, trusted bool) error {
 		f.check(!p.StripPath, "body.strip_path", "belongs to API products only")
 		f.check(!p.SimpleAuth, "body.simple_auth", "belongs to API products only: LLM products are called with API keys (AUTH-14)")
 		checkModels(&f, "body.models", p.Models)
+		p.Metering.check(&f)
 	default:
 		f.add("body.kind", "must be api or llm")
 	}
@@ -134,7 +141,7 @@ func (s *Server) createProduct(ctx context.Context, k onceKey, in ProductInput, 
 		ID: ids.New(now), Seller: in.Seller, Kind: in.Kind, Name: in.Name, Description: in.Description,
 		Models: orEmpty(in.Models), Host: in.Host, Path: in.Path, Methods: orEmpty(in.Methods),
 		StripPath: in.StripPath, SimpleAuth: in.SimpleAuth, Upstreams: slices.Clone(in.Upstreams),
-		OnDisconnect: in.OnDisconnect, BillEstimates: in.BillEstimates, ForwardMock: in.ForwardMock,
+		OnDisconnect: in.OnDisconnect, BillEstimates: in.BillEstimates, Metering: in.Metering, ForwardMock: in.ForwardMock,
 		Published: in.Publish, Revision: 1, Created: now, Updated: now,
 	}
 	if p.Kind == directory.KindLLM {
@@ -246,6 +253,8 @@ func (c *ProductPatch) apply(p *Product) error {
 	set(&p.SimpleAuth, c.SimpleAuth)
 	set(&p.OnDisconnect, c.OnDisconnect)
 	set(&p.BillEstimates, c.BillEstimates)
+	set(&p.Metering.Items, c.Items)
+	set(&p.Metering.Parameters, c.Parameters)
 	set(&p.ForwardMock, c.ForwardMock)
 	if c.Upstreams == nil {
 		return nil

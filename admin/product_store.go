@@ -9,19 +9,20 @@ import (
 	"tollgate/internal/sqldb"
 )
 
-const productColumns = "id, seller, kind, name, description, infer_id, models, host, path, methods, strip_path, simple_auth, on_disconnect, bill_estimates, forward_mock, published, revision, created, updated"
+const productColumns = "id, seller, kind, name, description, infer_id, models, host, path, methods, strip_path, simple_auth, on_disconnect, bill_estimates, forward_mock, published, revision, created, updated, metering"
 
 func scanProduct(r scanner) (p Product, err error) {
 	err = r.Scan(&p.ID, &p.Seller, &p.Kind, &p.Name, &p.Description, &p.InferID, sqldb.JSON(&p.Models), &p.Host, &p.Path, sqldb.JSON(&p.Methods),
 		&p.StripPath, &p.SimpleAuth, &p.OnDisconnect, &p.BillEstimates, &p.ForwardMock, &p.Published, &p.Revision,
-		sqldb.Instant{Dst: &p.Created}, sqldb.Instant{Dst: &p.Updated})
+		sqldb.Instant{Dst: &p.Created}, sqldb.Instant{Dst: &p.Updated}, sqldb.JSON(&p.Metering))
 	return p, err
 }
 
 func (s *Server) insertProduct(ctx context.Context, tx *sqldb.Tx, p *Product) error {
-	_, err := tx.Exec(ctx, "INSERT INTO admin_products ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+	_, err := tx.Exec(ctx, "INSERT INTO admin_products ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
 		p.ID, p.Seller, string(p.Kind), p.Name, p.Description, p.InferID, sqldb.JSON(p.Models), p.Host, p.Path, sqldb.JSON(p.Methods),
-		p.StripPath, p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Created), sqldb.Ms(p.Updated))
+		p.StripPath, p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Created), sqldb.Ms(p.Updated),
+		sqldb.JSON(p.Metering))
 	if err != nil {
 		return fmt.Errorf("admin: keep the product: %w", err)
 	}
@@ -30,9 +31,9 @@ func (s *Server) insertProduct(ctx context.Context, tx *sqldb.Tx, p *Product) er
 
 func (s *Server) replaceProduct(ctx context.Context, tx *sqldb.Tx, p *Product) error {
 	_, err := tx.Exec(ctx, `UPDATE admin_products SET name = $2, description = $3, models = $4, host = $5, path = $6, methods = $7, strip_path = $8,
-		simple_auth = $9, on_disconnect = $10, bill_estimates = $11, forward_mock = $12, published = $13, revision = $14, updated = $15 WHERE id = $1`,
+		simple_auth = $9, on_disconnect = $10, bill_estimates = $11, forward_mock = $12, published = $13, revision = $14, updated = $15, metering = $16 WHERE id = $1`,
 		p.ID, p.Name, p.Description, sqldb.JSON(p.Models), p.Host, p.Path, sqldb.JSON(p.Methods), p.StripPath,
-		p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Updated))
+		p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Updated), sqldb.JSON(p.Metering))
 	if err != nil {
 		return fmt.Errorf("admin: change the product: %w", err)
 	}
