@@ -224,7 +224,9 @@ func (s *Shipper) store(ctx context.Context, recs []usage.Record) error {
 	return nil
 }
 
-// gather reads up to BatchSize usage records; other kinds are passed over. end
+// gather reads up to BatchSize usage records. Other kinds are passed over, and
+// so are provisional records: a final one of the same call follows, at the
+// latest when the node starts again after a crash. end
 // is the place behind the last record read, zero when there was none.
 func (s *Shipper) gather(ctx context.Context, wait bool) (recs []usage.Record, end journal.Position, err error) {
 	lingered := !wait
@@ -253,6 +255,9 @@ func (s *Shipper) gather(ctx context.Context, wait bool) (recs []usage.Record, e
 			recs = append(recs, usage.Record{})
 			if err := usage.DecodeRecord(rec.Payload, &recs[len(recs)-1]); err != nil {
 				return recs[:len(recs)-1], end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+			}
+			if recs[len(recs)-1].Has(usage.Provisional) {
+				recs = recs[:len(recs)-1]
 			}
 		}
 		end = rec.End

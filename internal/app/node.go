@@ -117,6 +117,7 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
 		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: proxies,
 		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
+		HoldSlice: g.HoldSlice, CheckpointEvery: g.CheckpointEvery, CheckpointUnits: g.CheckpointUnits,
 		DrainTimeout: g.DrainTimeout, DrainBytes: int64(g.DrainBytes), MaxDrains: g.MaxDrains,
 		RecordFailed: g.RecordFailed, RecordRefused: g.RecordRefused,
 		Region: cfg.Region, Node: n.journal.Node(), Now: a.opts.Now,

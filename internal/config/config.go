@@ -102,6 +102,16 @@ type Gateway struct {
 	HoldCap int64 `koanf:"hold_cap"`
 	// HoldDefault is the output estimate of a call without max_tokens. Default 512.
 	HoldDefault int64 `koanf:"hold_default"`
+	// HoldSlice is by how many tokens a stream's hold grows, and the most a
+	// stream may use beyond its package before it is ended. Default 256; less
+	// asks the quota store more often near the end of a package.
+	HoldSlice int64 `koanf:"hold_slice"`
+	// CheckpointEvery and CheckpointUnits: a stream charged by tokens is recorded
+	// provisionally after this time or this many tokens, and before its first
+	// byte. They bound what a kill -9 makes free of it. Defaults 1s, 256; each
+	// record costs about a microsecond and 300 bytes of journal.
+	CheckpointEvery time.Duration `koanf:"checkpoint_every"`
+	CheckpointUnits int64         `koanf:"checkpoint_units"`
 	// DrainTimeout and DrainBytes bound the reading on after a client left
 	// mid-stream; MaxDrains how many at once. Defaults 60s, 16MiB, 256.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -211,7 +221,7 @@ func Default() Config {
 			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
 			SignatureSkew: 15 * time.Minute,
 			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
-			HoldCap:       4096, HoldDefault: 512,
+			HoldCap:       4096, HoldDefault: 512, HoldSlice: 256, CheckpointEvery: time.Second, CheckpointUnits: 256,
 			DrainTimeout: 60 * time.Second, DrainBytes: 16 << 20, MaxDrains: 256,
 			RecordFailed: true,
 		},
@@ -285,6 +295,9 @@ func (c *Config) Validate() error {
 		{"gateway.signature_skew", int64(c.Gateway.SignatureSkew)},
 		{"gateway.hold_cap", c.Gateway.HoldCap},
 		{"gateway.hold_default", c.Gateway.HoldDefault},
+		{"gateway.hold_slice", c.Gateway.HoldSlice},
+		{"gateway.checkpoint_every", int64(c.Gateway.CheckpointEvery)},
+		{"gateway.checkpoint_units", c.Gateway.CheckpointUnits},
 		{"gateway.drain_timeout", int64(c.Gateway.DrainTimeout)},
 		{"gateway.drain_bytes", int64(c.Gateway.DrainBytes)},
 		{"gateway.max_drains", c.Gateway.MaxDrains},
