@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -42,10 +43,16 @@ var errDry = errors.New("gateway: the package is used up")
 func (c *call) follow() {
 	run := &c.stream.run
 	run.records, _ = judge(c.sub.Mode, c.ex.Response.StatusCode(), c.g.now(), c.g.cfg.PerCallSwitch)
-	if run.records && c.stream.parse && c.makes && metersTokens(c.sub.Units) {
+	if run.records && c.stream.parse && c.makes && slices.ContainsFunc(c.sub.Units, tokenUnit) {
 		run.grows = true
 		run.prompt = int64(len(c.body)+3) / 4
 	}
+}
+
+// tokenUnit reports whether u is counted while a stream runs; images, seconds and
+// characters are known at its end.
+func tokenUnit(u usage.Unit) bool {
+	return u == usage.Token || u == usage.InputToken || u == usage.OutputToken
 }
 
 // texts says where the generated text of a family's events stands: behind one
@@ -182,7 +189,7 @@ func (r *relay) grow(data []byte) (dry bool) {
 	used := c.usedSoFar()
 	var more usage.Units
 	for _, u := range c.sub.Units {
-		if u != usage.Call && used[u]+slice/4 >= run.held[u] {
+		if tokenUnit(u) && used[u]+slice/4 >= run.held[u] {
 			more[u] = max(used[u]-run.held[u], 0) + slice
 		}
 	}
@@ -228,7 +235,7 @@ func (run *running) room(c *call, margin int64) int64 {
 	used, made := c.usedSoFar(), run.made()
 	room := int64(math.MaxInt64)
 	for _, u := range c.sub.Units {
-		if u != usage.Call && (u != usage.InputToken || used[u] > run.held[u]) {
+		if tokenUnit(u) && (u != usage.InputToken || used[u] > run.held[u]) {
 			room = min(room, made+run.held[u]-used[u]-margin)
 		}
 	}
@@ -260,7 +267,7 @@ func (r *relay) cutShort() ([]byte, error) {
 	}
 	c.g.metrics.rejected[r.run.ended].Inc()
 	r.failEvent(r.run.ended)
-	if !r.named {
+	if !r.named && c.family != familyMessages {
 		r.out = append(r.out, "data: [DONE]\n\n"...)
 	}
 	r.err = io.EOF

@@ -107,7 +107,7 @@ func TestDryStreamOfOtherFamilies(t *testing.T) {
 			func(i int) string {
 				return fmt.Sprintf("event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":%d,\"delta\":{\"type\":\"text_delta\",\"text\":\"w\"}}\n\n", i)
 			},
-			"event: error\ndata: {\"type\":\"error\",\"error\":" + quotaError, "\"}\n\n",
+			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"billing_error\",\"message\":\"You exceeded your current quota", "\"}\n\n",
 		},
 		{
 			"completions", "/v1/completions", `{"model":"demo-chat","stream":true,"prompt":"x"}`,
