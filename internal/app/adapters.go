@@ -121,13 +121,17 @@ func (l *lotStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
 type grants struct{ billing *billing.Service }
 
 func (g grants) Regrant(ctx context.Context, restore func(context.Context, string, []recovery.Lot) error) (int, error) {
-	return g.billing.Regrant(ctx, func(ctx context.Context, subscription string, lots []billing.Lot) error {
+	n, err := g.billing.Regrant(ctx, func(ctx context.Context, subscription string, lots []billing.Lot) error {
 		list := make([]recovery.Lot, len(lots))
 		for i := range lots {
 			list[i] = recovery.Lot{Grant: lots[i].Grant, Delivered: lots[i].Delivered}
 		}
 		return restore(ctx, subscription, list)
 	})
+	if err != nil {
+		return n, err
+	}
+	return n, g.billing.Rewatch(ctx) // the thresholds are gone as well
 }
 
 // quotaReader reads balances; with an engine in this process it reports what

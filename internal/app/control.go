@@ -26,6 +26,8 @@ type control struct {
 	usage   *metering.Store
 	figures atomic.Pointer[figures]
 	changed chan struct{} // something was sold: the figures are old
+
+	crossings *crossings
 }
 
 func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
@@ -54,7 +56,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	}
 	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
-		DB: c.db, Lots: lots, Now: a.now, Logger: a.log,
+		DB: c.db, Lots: lots, Watches: watchStore{store}, Now: a.now, Logger: a.log,
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -75,6 +77,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		return nil, err
 	}
 	lots.keeper = c.keeper
+	c.crossings = &crossings{outbox: store, keeper: c.billing, every: cfg.Quota.Crossings, log: a.log}
 	info := a.info()
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
@@ -91,6 +94,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			a.log.Error("deliveries to the quota store stopped", "error", err)
 		}
 	})
+	a.work.Go(func() { c.crossings.run(a.ctx) })
 	a.reg.MustRegister(newControlCollector(c))
 	return c, c.bootstrap(ctx)
 }

@@ -158,6 +158,9 @@ type Quota struct {
 	// LeaseTTL is how long a node may spend a block without hearing from the
 	// store. Default 30s.
 	LeaseTTL time.Duration `koanf:"lease_ttl"`
+	// Crossings is how often the admin role fetches crossings of thresholds.
+	// Default 1s; each costs one command to Redis.
+	Crossings time.Duration `koanf:"crossings"`
 }
 
 // Journal is the node's local journal.
@@ -226,7 +229,7 @@ func Default() Config {
 			RecordFailed: true,
 		},
 		Admin:           Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
-		Quota:           Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second},
+		Quota:           Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second},
 		Journal:         Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:             SQL{Store: NewSecret(Embedded)},
 		Usage:           Usage{Store: NewSecret(Embedded), Retention: 9600 * time.Hour},
@@ -306,6 +309,7 @@ func (c *Config) Validate() error {
 		{"admin.app_code_limit", int64(c.Admin.AppCodeLimit)},
 		{"quota.sync", int64(c.Quota.Sync)},
 		{"quota.lease_ttl", int64(c.Quota.LeaseTTL)},
+		{"quota.crossings", int64(c.Quota.Crossings)},
 		{"journal.segment", int64(c.Journal.Segment)},
 		{"journal.sync_interval", int64(c.Journal.SyncInterval)},
 		{"shutdown_timeout", int64(c.ShutdownTimeout)},
