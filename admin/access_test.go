@@ -100,7 +100,7 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "GET", path: "/subscriptions/" + sub + "/quota", want: "2 2 404 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/crossings", want: "2 2 404 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/thresholds", want: "2 2 404 2 404"},
-			{method: "PUT", path: "/subscriptions/" + sub + "/thresholds/call", body: fixed(map[string]any{"levels": []map[string]any{{"kind": "percent", "value": 20}}}), want: "2 403 403 2 404"},
+			{method: "PUT", path: "/subscriptions/" + sub + "/thresholds/{x}", prepare: func() string { return "call" }, body: fixed(map[string]any{"levels": []map[string]any{{"kind": "percent", "value": 20}}}), want: "2 403 403 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/usage", want: "2 2 404 2 404"},
 			{method: "GET", path: "/usage/requests/" + rec.ID.String(), want: "2 2 404 2 404"},
 			{method: "GET", path: "/reconciliation", want: "2 403 403 403 403"},
