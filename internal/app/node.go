@@ -34,6 +34,7 @@ type node struct {
 	shipper *metering.Shipper
 	source  directory.Source
 	record  *recorder
+	report  func(context.Context, directory.NodeStatus) error // to the admin role
 	tally   *tally
 
 	stopShipping, stopTally context.CancelFunc
@@ -114,7 +115,7 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n.gateway = gateway.New(gateway.Config{
 		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxHeader: int(g.MaxHeader),
 		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
-		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
+		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout, TotalTimeout: g.TotalTimeout,
 		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: proxies,
 		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
 		HoldSlice: g.HoldSlice, CheckpointEvery: g.CheckpointEvery, CheckpointUnits: g.CheckpointUnits,
@@ -145,7 +146,7 @@ func (a *App) openShipping(ctx context.Context, n *node) error {
 		if err != nil {
 			return err
 		}
-		sink, n.source = remote, src
+		sink, n.source, n.report = remote, src, remote.Report
 	} else {
 		store, err := openUsage(ctx, a.cfg, a.now)
 		if err != nil {
@@ -169,6 +170,10 @@ func (n *node) begin(ctx context.Context) error {
 	a := n.app
 	if a.control != nil {
 		n.source = a.control.server.Source()
+		n.report = func(_ context.Context, st directory.NodeStatus) error {
+			a.control.server.ReportUpstreams(st)
+			return nil
+		}
 	}
 	shipCtx, cancel := context.WithCancel(a.ctx)
 	n.stopShipping, n.shipping = cancel, make(chan struct{})
@@ -192,6 +197,7 @@ func (n *node) begin(ctx context.Context) error {
 	}
 	n.lookAtStore(a.ctx)
 	a.work.Go(func() { n.watchStore(a.ctx) })
+	a.work.Go(func() { n.reportUpstreams(a.ctx) })
 	first := make(chan error, 1)
 	a.work.Go(func() { n.follow(a.ctx, first) })
 	if a.control == nil {
@@ -248,6 +254,21 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-t.C:
 	case <-ctx.Done():
+	}
+}
+
+// reportEvery is how often the state of the upstreams is told to the admin role.
+const reportEvery = 5 * time.Second
+
+// reportUpstreams tells the admin role, for people to see, how the upstreams
+// are. What is lost is told again soon, so an error is for the debug log.
+func (n *node) reportUpstreams(ctx context.Context) {
+	for ctx.Err() == nil {
+		st := directory.NodeStatus{Node: n.journal.Node(), At: n.app.now(), Upstreams: n.gateway.Upstreams()}
+		if err := n.report(ctx, st); err != nil && ctx.Err() == nil {
+			n.app.log.Debug("the state of the upstreams was not told", "error", err)
+		}
+		pause(ctx, reportEvery)
 	}
 }
 

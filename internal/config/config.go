@@ -87,6 +87,9 @@ type Gateway struct {
 	FirstByteTimeout time.Duration `koanf:"first_byte_timeout"`
 	// StreamIdleTimeout between two reads of an answer. Default 60s (NFR-5).
 	StreamIdleTimeout time.Duration `koanf:"stream_idle_timeout"`
+	// TotalTimeout of a call with all its attempts and its answer. Default 1h.
+	// A product can set its own, as of the three above.
+	TotalTimeout time.Duration `koanf:"total_timeout"`
 	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
 	SignatureSkew time.Duration `koanf:"signature_skew"`
 	// TrustedProxies are addresses whose X-Forwarded-* is believed, as CIDR.
@@ -221,7 +224,7 @@ func Default() Config {
 			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
 			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
-			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
+			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second, TotalTimeout: time.Hour,
 			SignatureSkew: 15 * time.Minute,
 			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
 			HoldCap:       4096, HoldDefault: 512, HoldSlice: 256, CheckpointEvery: time.Second, CheckpointUnits: 256,
@@ -295,6 +298,7 @@ func (c *Config) Validate() error {
 		{"gateway.connect_timeout", int64(c.Gateway.ConnectTimeout)},
 		{"gateway.first_byte_timeout", int64(c.Gateway.FirstByteTimeout)},
 		{"gateway.stream_idle_timeout", int64(c.Gateway.StreamIdleTimeout)},
+		{"gateway.total_timeout", int64(c.Gateway.TotalTimeout)},
 		{"gateway.signature_skew", int64(c.Gateway.SignatureSkew)},
 		{"gateway.hold_cap", c.Gateway.HoldCap},
 		{"gateway.hold_default", c.Gateway.HoldDefault},
