@@ -103,6 +103,7 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "PUT", path: "/subscriptions/" + sub + "/thresholds/{x}", prepare: func() string { return "call" }, body: fixed(map[string]any{"levels": []map[string]any{{"kind": "percent", "value": 20}}}), want: "2 403 403 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/usage", want: "2 2 404 2 404"},
 			{method: "GET", path: "/usage/requests/" + rec.ID.String(), want: "2 2 404 2 404"},
+			{method: "GET", path: "/upstreams", want: "2 2 2 403 403"},
 			{method: "GET", path: "/reconciliation", want: "2 403 403 403 403"},
 			{method: "GET", path: "/quota/store", want: "2 403 403 403 403"},
 			{method: "POST", path: "/quota/rebuild", body: fixed(map[string]any{"dry_run": false}), want: "2 403 403 403 403"},
