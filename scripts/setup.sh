@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 clients=internal/e2e/testdata/clients
 node_oldest=18        # oldest Node.js the client packages run on
+chdb=26.7.3-stable.1  # internal/testkit/clickhouse.Version: the ClickHouse engine, as a library
 node_local=20.20.2    # installed beside them where the system has only an older one
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -78,9 +79,14 @@ node_major() { node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/'; }
 node_new_enough() { local major; major=$(node_major); [ "${major:-0}" -ge "$node_oldest" ]; }
 node_local_there() { compgen -G "$clients/.node/node_modules/node-linux-*/bin/node" >/dev/null; }
 
+# The engine is half a gigabyte: it is kept outside the checkout, for all of them.
+chdb_dir="${TOLLGATE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tollgate-test}/chdb-$chdb"
+chdb_there() { [ -f "$chdb_dir/.complete" ] && [ -s "$chdb_dir/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so" ]; }
+
 if $check; then
+  chdb_there || say "missing: the ClickHouse engine in $chdb_dir"
   packages_there || say "missing: the npm packages in $clients"
-  if [ "${#packages[@]}" -eq 0 ] && packages_there; then exit 0; fi
+  if [ "${#packages[@]}" -eq 0 ] && packages_there && chdb_there; then exit 0; fi
   exit 1
 fi
 if ! node_new_enough && ! node_local_there; then
@@ -97,4 +103,11 @@ if ! packages_there; then
   say "installing the client packages"
   (cd "$clients" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
   cp "$clients/package-lock.json" "$clients/node_modules/.lock"
+fi
+if ! chdb_there; then
+  [ "$(uname -m)" = x86_64 ] || die "the ClickHouse engine of the tests is packaged for x86_64 only"
+  say "installing the ClickHouse engine (chDB $chdb, 560 MB) into $chdb_dir"
+  mkdir -p "$chdb_dir"
+  npm install --prefix "$chdb_dir" --no-save --no-audit --no-fund --ignore-scripts --loglevel=error "@chdb/lib-linux-x64-gnu@$chdb"
+  touch "$chdb_dir/.complete"
 fi
