@@ -11,14 +11,16 @@ import (
 // big endian, request id.
 const cursorSize = 1 + 8 + 16
 
-func makeCursor(ms int64, id ids.Request) string {
+// MakeCursor returns the cursor behind a record of List.
+func MakeCursor(ms int64, id ids.Request) string {
 	b := make([]byte, 1, cursorSize)
 	b[0] = 1
 	b = binary.BigEndian.AppendUint64(b, uint64(ms))
 	return base64.RawURLEncoding.EncodeToString(append(b, id[:]...))
 }
 
-func parseCursor(s string) (ms int64, id ids.Request, err error) {
+// ParseCursor is the inverse of MakeCursor; anything else is ErrCursor.
+func ParseCursor(s string) (ms int64, id ids.Request, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) != cursorSize || b[0] != 1 {
 		return 0, id, ErrCursor

@@ -30,3 +30,11 @@ type Source interface {
 type Sink interface {
 	Insert(ctx context.Context, recs []usage.Record) error
 }
+
+// BatchSink is a Sink that makes use of a batch's identity.
+//
+// InsertBatch MUST leave exactly one row for each record however often the
+// same batch is given, whatever became of the earlier tries.
+type BatchSink interface {
+	InsertBatch(ctx context.Context, b Batch) error
+}

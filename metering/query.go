@@ -3,6 +3,7 @@ package metering
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tollgate/internal/usage"
@@ -64,10 +65,11 @@ func (f *Filter) validate() []error {
 // GroupBy is what the rows of a Result stand for.
 type GroupBy string
 
-// The groupings. Hour and Day are time series; the others are ordered by
-// calls, the most first.
+// The groupings. Minute, Hour and Day are time series; the others are ordered
+// by QueryInput.Order, the most first.
 const (
 	GroupNone         GroupBy = "none"
+	GroupMinute       GroupBy = "minute"
 	GroupHour         GroupBy = "hour"
 	GroupDay          GroupBy = "day"
 	GroupKey          GroupBy = "key" // credential
@@ -84,7 +86,7 @@ const (
 )
 
 var groups = []GroupBy{
-	GroupNone, GroupHour, GroupDay, GroupKey, GroupAPI, GroupModel, GroupStatus, GroupAccount,
+	GroupNone, GroupMinute, GroupHour, GroupDay, GroupKey, GroupAPI, GroupModel, GroupStatus, GroupAccount,
 	GroupSubscription, GroupProduct, GroupApplication, GroupRegion, GroupNode, GroupBasis,
 }
 
@@ -94,7 +96,43 @@ type QueryInput struct {
 	GroupBy  GroupBy        // empty: none
 	Zone     *time.Location // hours and days begin by its clock; nil: UTC
 	Top      int            // keep this many rows, the rest only in Total; 0: all. Not for time series
+	Order    Order          // of the rows that are not a time series; empty: calls
+	Latency  bool           // fill in Row.Latency and Result.Latency, which costs reading them
 	Filter
+}
+
+// Order is the figure by which rows are ordered, the greatest first.
+type Order string
+
+// The orders.
+const (
+	OrderCalls   Order = "calls"
+	OrderErrors  Order = "errors"
+	OrderTokens  Order = "tokens"  // measured tokens, input and output
+	OrderCharged Order = "charged" // what lots paid, of whatever unit
+	OrderTime    Order = "time"    // sum of the calls' total times
+)
+
+var orders = []Order{OrderCalls, OrderErrors, OrderTokens, OrderCharged, OrderTime}
+
+// of returns the figure that o orders by.
+func (o Order) of(t *Totals) int64 {
+	switch o {
+	case OrderErrors:
+		return t.Errors
+	case OrderTokens:
+		return max(t.Units[usage.Token], t.Units[usage.InputToken]+t.Units[usage.OutputToken])
+	case OrderCharged:
+		var n int64
+		for _, c := range t.Charged {
+			n += c
+		}
+		return n
+	case OrderTime:
+		return int64(t.Time)
+	default:
+		return t.Calls
+	}
 }
 
 // maxSeries bounds the rows of a time series.
@@ -103,7 +141,7 @@ const maxSeries = 24 * 366
 // Validate returns every fault of in, joined, each wrapped in ErrInput.
 func (in *QueryInput) Validate() error {
 	errs := rangeFaults(in.From, in.To)
-	series := in.GroupBy == GroupHour || in.GroupBy == GroupDay
+	series := in.series()
 	known := in.GroupBy == ""
 	for _, g := range groups {
 		known = known || g == in.GroupBy
@@ -111,7 +149,10 @@ func (in *QueryInput) Validate() error {
 	if !known {
 		errs = append(errs, fmt.Errorf("cannot group by %q: use one of %v", in.GroupBy, groups))
 	}
-	step := map[GroupBy]time.Duration{GroupHour: time.Hour, GroupDay: 24 * time.Hour}[in.GroupBy]
+	if in.Order != "" && !slices.Contains(orders, in.Order) {
+		errs = append(errs, fmt.Errorf("cannot order by %q: use one of %v", in.Order, orders))
+	}
+	step := map[GroupBy]time.Duration{GroupMinute: time.Minute, GroupHour: time.Hour, GroupDay: 24 * time.Hour}[in.GroupBy]
 	if series && in.To.After(in.From) && in.To.Sub(in.From)/step > maxSeries {
 		errs = append(errs, fmt.Errorf("from %s to %s is more than %d %ss: ask for a shorter time or longer steps",
 			in.From.Format(time.RFC3339), in.To.Format(time.RFC3339), maxSeries, in.GroupBy))
@@ -158,6 +199,11 @@ type Totals struct {
 	Time      time.Duration // sum of the calls' total times; over Calls, their mean
 }
 
+// series reports whether the rows are a time series.
+func (in *QueryInput) series() bool {
+	return in.GroupBy == GroupMinute || in.GroupBy == GroupHour || in.GroupBy == GroupDay
+}
+
 // Add adds o to t.
 func (t *Totals) Add(o *Totals) {
 	t.Calls += o.Calls
@@ -180,12 +226,17 @@ type Row struct {
 	Key   string    // value of the group; for a time series its start, RFC 3339
 	Start time.Time // of a time series: when the hour or day begins
 	Totals
+	Latency Histogram // of the calls' total times; nil unless asked for
 }
 
 // Result answers a query. Groups without calls have no row.
 type Result struct {
-	Rows  []Row // nil for GroupNone
-	Total Totals
+	Rows    []Row // nil for GroupNone
+	Total   Totals
+	Latency Histogram // of all calls; nil unless asked for
+	// From and To are what the figures cover: what was asked for, but that
+	// beyond the retention of the finer figures they are whole hours or days.
+	From, To time.Time
 	// AsOf is when the newest call in the store was settled: what came later is
 	// not in the figures yet (METER-14, PKG-30). Zero when the store is empty.
 	AsOf time.Time
@@ -199,8 +250,15 @@ type ListInput struct {
 	Filter
 }
 
-// MaxPage is the greatest number of records of one page.
-const MaxPage = 1000
+// The number of records of one page: the greatest, and that of a page whose
+// input says none.
+const (
+	MaxPage     = 1000
+	DefaultPage = 100
+)
+
+// Millis returns the time asked for in whole Unix ms, from included, to not.
+func (in *ListInput) Millis() (from, to int64) { return ceilMilli(in.From), ceilMilli(in.To) }
 
 // Validate returns every fault of in, joined, each wrapped in ErrInput.
 func (in *ListInput) Validate() error {
@@ -209,7 +267,7 @@ func (in *ListInput) Validate() error {
 		errs = append(errs, fmt.Errorf("limit %d is not 1 to %d", in.Limit, MaxPage))
 	}
 	if in.After != "" {
-		if _, _, err := parseCursor(in.After); err != nil {
+		if _, _, err := ParseCursor(in.After); err != nil {
 			errs = append(errs, err)
 		}
 	}

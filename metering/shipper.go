@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,10 +20,18 @@ import (
 // nothing is lost; a batch may be sent again after any doubt, and the store is
 // idempotent, so nothing is doubled. While the store is away the journal
 // grows: that costs disk, never a call.
+//
+// The bounds of a batch are written down before it is sent. Until it is
+// confirmed every try, of this process or the next, sends the same records
+// under the same id.
 type Shipper struct {
 	src  Source
 	sink Sink
 	opt  ShipperOptions
+
+	open    *bounds // of the batch that is being tried; nil: the next is to be made
+	loaded  bool    // the file of bounds was read
+	records []usage.Record
 
 	run   sync.Mutex // Run or Drain, one at a time
 	batch sync.Mutex // held from a batch's first try at the store to its acknowledgement
@@ -43,6 +52,13 @@ type ShipperOptions struct {
 	// MinBackoff and MaxBackoff bound the growing pause after a failed try;
 	// default 100 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
+	// Bounds is the file that holds the bounds of the batch being sent; it must
+	// survive whatever the journal survives. Empty: they are in memory only, and
+	// a restart may cut another batch.
+	Bounds string
+	// Fresh is the journal's end at the start: what lies behind it was never
+	// sent before. Records before it are sent as doubtful. Zero: all are.
+	Fresh journal.Position
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 	// Log takes failures; default: discarded.
@@ -56,7 +72,8 @@ type ShipperStats struct {
 	Failures int64     // tries that failed
 	LastErr  error     // of the last try; nil after a success
 	LastOK   time.Time // of the last confirmed batch
-	Waiting  time.Time // settlement of the oldest record being tried; zero when none waits
+	Waiting  time.Time // settlement of the oldest record read and not confirmed; zero when none waits
+	Changed  int64     // batches found with other records than were written down
 }
 
 // NewShipper returns a shipper from src to sink. Nothing happens before Run.
@@ -187,82 +204,142 @@ func (s *Shipper) failed(err error) {
 // shipBatch gathers one batch, stores it and acknowledges it. With wait it
 // waits for a first record and lingers for more.
 func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
-	recs, end, err := s.gather(ctx, wait)
-	if err != nil && end.IsZero() {
-		return err
+	if !s.loaded {
+		b, err := readBounds(s.opt.Bounds)
+		if err != nil {
+			return err
+		}
+		s.open, s.loaded = b, true
+	}
+	b, end, fault := s.gather(ctx, wait)
+	if fault != nil && end.IsZero() {
+		return fault
 	}
 	// What was read before a fault is shipped; the fault comes again.
 	s.batch.Lock()
 	defer s.batch.Unlock()
-	if len(recs) > 0 {
-		if err := s.store(ctx, recs); err != nil {
+	if len(b.Records) > 0 {
+		if err := s.store(ctx, b, end); err != nil {
 			return err
 		}
 	}
 	if err := s.src.Ack(end); err != nil {
 		return fmt.Errorf("metering: acknowledge: %w", err)
 	}
-	return err
+	s.open = nil
+	s.mu.Lock()
+	s.stats.Waiting = time.Time{}
+	s.mu.Unlock()
+	return fault
 }
 
-func (s *Shipper) store(ctx context.Context, recs []usage.Record) error {
-	s.mu.Lock()
-	s.stats.Waiting = recs[0].Finished
-	s.mu.Unlock()
+// store writes the bounds of a batch down, if they are not yet, and sends it.
+func (s *Shipper) store(ctx context.Context, b Batch, end journal.Position) error {
+	if s.open == nil || s.open.ID != b.ID {
+		if s.open != nil {
+			// The journal is not the one that the bounds were made for: it was
+			// restored, or lost its end. The store looks for each record.
+			s.opt.Log.Error("a batch has other records than were written down before it was sent", "records", len(b.Records), "written_down", s.open.Records)
+			s.mu.Lock()
+			s.stats.Changed++
+			s.mu.Unlock()
+			b.Doubtful = true
+		}
+		fresh := &bounds{End: end, ID: b.ID, Records: len(b.Records), Made: s.opt.Now().UTC()}
+		if err := fresh.write(s.opt.Bounds); err != nil {
+			return err
+		}
+		s.open = fresh
+	} else {
+		b.Doubtful = true
+	}
+	b.Made = s.open.Made
 	ictx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
 	defer cancel()
-	if err := s.sink.Insert(ictx, recs); err != nil {
+	var err error
+	if sink, ok := s.sink.(BatchSink); ok {
+		err = sink.InsertBatch(ictx, b)
+	} else {
+		err = s.sink.Insert(ictx, b.Records)
+	}
+	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Shipped += int64(len(recs))
+	s.stats.Shipped += int64(len(b.Records))
 	s.stats.Batches++
 	s.stats.LastErr = nil
 	s.stats.LastOK = s.opt.Now()
-	s.stats.Waiting = time.Time{}
 	return nil
 }
 
-// gather reads up to BatchSize usage records. Other kinds are passed over, and
-// so are provisional records: a final one of the same call follows, at the
-// latest when the node starts again after a crash. end
-// is the place behind the last record read, zero when there was none.
-func (s *Shipper) gather(ctx context.Context, wait bool) (recs []usage.Record, end journal.Position, err error) {
+// gather reads a batch: the one whose bounds are written down, or up to
+// BatchSize usage records; other kinds are passed over. end is the place
+// behind the last record read, zero when there was none.
+func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.Position, err error) {
+	recs := s.records[:0]
+	sum := sha256.New()
+	defer func() {
+		s.records, b.Records, b.ID = recs, recs, batchID(sum)
+	}()
 	lingered := !wait
-	for len(recs) < s.opt.BatchSize {
+	for s.open != nil || len(recs) < s.opt.BatchSize {
+		if s.open != nil && !end.Before(s.open.End) {
+			return b, end, nil
+		}
 		rec, ok, err := s.src.TryNext()
 		switch {
 		case err != nil:
-			return recs, end, fmt.Errorf("metering: read journal: %w", err)
+			return b, end, fmt.Errorf("metering: read journal: %w", err)
 		case ok:
 		case end.IsZero() && wait:
 			if rec, err = s.src.Next(ctx); err != nil {
-				return nil, end, fmt.Errorf("metering: read journal: %w", err)
+				return b, end, fmt.Errorf("metering: read journal: %w", err)
 			}
 		case end.IsZero():
-			return nil, end, errEmpty
+			return b, end, errEmpty
 		case lingered:
-			return recs, end, nil
+			return b, end, nil
 		default:
 			lingered = true
 			if err := s.linger(ctx); err != nil {
-				return nil, journal.Position{}, err
+				return b, journal.Position{}, err
 			}
 			continue
 		}
+		if s.open != nil && end.IsZero() && !rec.Pos.Before(s.open.End) {
+			s.open = nil // confirmed and acknowledged before the last stop
+		}
 		if rec.Kind == journal.KindUsage {
-			recs = append(recs, usage.Record{})
-			if err := usage.DecodeRecord(rec.Payload, &recs[len(recs)-1]); err != nil {
-				return recs[:len(recs)-1], end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+			if end.IsZero() || len(recs) == 0 {
+				b.Doubtful = s.opt.Fresh.IsZero() || rec.Pos.Before(s.opt.Fresh)
 			}
-			if recs[len(recs)-1].Has(usage.Provisional) {
+			recs = append(recs[:len(recs)], s.spare(len(recs)))
+			r := &recs[len(recs)-1]
+			if err := usage.DecodeRecord(rec.Payload, r); err != nil {
 				recs = recs[:len(recs)-1]
+				return b, end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+			}
+			hashRecord(sum, rec.Payload)
+			if len(recs) == 1 {
+				s.mu.Lock()
+				s.stats.Waiting = r.Finished
+				s.mu.Unlock()
 			}
 		}
 		end = rec.End
 	}
-	return recs, end, nil
+	return b, end, nil
+}
+
+// spare returns the record that lay at i in the batch before, whose texts
+// decoding uses again. Its charges are its own.
+func (s *Shipper) spare(i int) usage.Record {
+	if i < len(s.records) {
+		return s.records[i]
+	}
+	return usage.Record{}
 }
 
 func (s *Shipper) linger(ctx context.Context) error {

@@ -1,4 +1,4 @@
-package metering
+package metering_test
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 
 	"tollgate/internal/journal"
 	"tollgate/internal/usage"
+	"tollgate/metering"
+	"tollgate/metering/metertest"
 )
 
 // fakeSource is a source that holds a few records, for tests of time.
@@ -24,7 +26,7 @@ func (f *fakeSource) add(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for range n {
-		r := call(len(f.recs))
+		r := metertest.Call(len(f.recs))
 		k := uint32(len(f.recs))
 		f.recs = append(f.recs, journal.Record{
 			Kind: journal.KindUsage, Payload: usage.AppendRecord(nil, &r),
@@ -84,7 +86,7 @@ func TestShipperPauses(t *testing.T) {
 		fail := true
 		var at []time.Time
 		var sizes []int
-		s := NewShipper(src, sinkFunc(func(_ context.Context, recs []usage.Record) error {
+		s := metering.NewShipper(src, sinkFunc(func(_ context.Context, recs []usage.Record) error {
 			mu.Lock()
 			defer mu.Unlock()
 			at = append(at, time.Now())
@@ -93,7 +95,7 @@ func TestShipperPauses(t *testing.T) {
 				return errors.New("store away")
 			}
 			return nil
-		}), ShipperOptions{BatchSize: 10, Linger: time.Second, MinBackoff: 100 * time.Millisecond, MaxBackoff: 5 * time.Second})
+		}), metering.ShipperOptions{BatchSize: 10, Linger: time.Second, MinBackoff: 100 * time.Millisecond, MaxBackoff: 5 * time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan error, 1)

@@ -1,4 +1,4 @@
-package metering
+package metering_test
 
 import (
 	"bytes"
@@ -19,6 +19,9 @@ import (
 
 	"tollgate/internal/journal"
 	"tollgate/internal/usage"
+	"tollgate/metering"
+	"tollgate/metering/embedded"
+	"tollgate/metering/metertest"
 )
 
 // childEnv makes the test binary the process that gets killed.
@@ -53,7 +56,7 @@ func openJournal(t *testing.T, dir string) (*journal.Journal, *journal.Consumer)
 func appendCalls(t *testing.T, j *journal.Journal, from, to int) {
 	t.Helper()
 	for n := from; n < to; n++ {
-		r := call(n)
+		r := metertest.Call(n)
 		if _, err := j.Append(journal.KindUsage, usage.AppendRecord(nil, &r)); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +69,7 @@ func appendCalls(t *testing.T, j *journal.Journal, from, to int) {
 }
 
 // quick are settings under which nothing in a test waits for long.
-var quick = ShipperOptions{
+var quick = metering.ShipperOptions{
 	BatchSize: 50, Linger: time.Millisecond, MinBackoff: time.Microsecond, MaxBackoff: time.Millisecond,
 }
 
@@ -75,7 +78,17 @@ type sinkFunc func(ctx context.Context, recs []usage.Record) error
 
 func (f sinkFunc) Insert(ctx context.Context, recs []usage.Record) error { return f(ctx, recs) }
 
-func drain(t *testing.T, s *Shipper) {
+func openStore(t *testing.T, path string) *embedded.Store {
+	t.Helper()
+	s, err := embedded.Open(t.Context(), path, embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func drain(t *testing.T, s *metering.Shipper) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -84,9 +97,9 @@ func drain(t *testing.T, s *Shipper) {
 	}
 }
 
-func wantCalls(t *testing.T, b backend, want int64) {
+func wantCalls(t *testing.T, b metertest.Backend, want int64) {
 	t.Helper()
-	got := mustQuery(t, b, QueryInput{}).Total
+	got := metertest.MustQuery(t, b, metering.QueryInput{}).Total
 	if got.Calls != want || got.Charged[usage.Token] != 10*want {
 		t.Fatalf("%d calls with %d tokens charged, want %d with %d", got.Calls, got.Charged[usage.Token], want, 10*want)
 	}
@@ -95,8 +108,8 @@ func wantCalls(t *testing.T, b backend, want int64) {
 func TestShipperShips(t *testing.T) {
 	t.Parallel()
 	j, c := openJournal(t, t.TempDir())
-	store := openTestStore(t, filepath.Join(t.TempDir(), "usage.db"))
-	s := NewShipper(c, store, quick)
+	store := openStore(t, filepath.Join(t.TempDir(), "usage.db"))
+	s := metering.NewShipper(c, store, quick)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -137,13 +150,13 @@ func eventually(t *testing.T, ok func() bool) {
 func TestShipperOverABadStore(t *testing.T) {
 	t.Parallel()
 	j, c := openJournal(t, t.TempDir())
-	store := openTestStore(t, filepath.Join(t.TempDir(), "usage.db"))
+	store := openStore(t, filepath.Join(t.TempDir(), "usage.db"))
 	rnd := rand.New(rand.NewPCG(3, 4))
 	away := errors.New("store away")
 	tries := 0
 	opt := quick
 	opt.Timeout = 50 * time.Millisecond
-	s := NewShipper(c, sinkFunc(func(ctx context.Context, recs []usage.Record) error {
+	s := metering.NewShipper(c, sinkFunc(func(ctx context.Context, recs []usage.Record) error {
 		tries++
 		switch rnd.IntN(6) {
 		case 0:
@@ -180,7 +193,7 @@ func TestShipperOverABadStore(t *testing.T) {
 func TestShipperStopsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	store := openTestStore(t, filepath.Join(t.TempDir(), "usage.db"))
+	store := openStore(t, filepath.Join(t.TempDir(), "usage.db"))
 	total := 0
 	for round := range 10 {
 		j, c := openJournal(t, dir)
@@ -188,7 +201,7 @@ func TestShipperStopsAndGoesOn(t *testing.T) {
 		total += 100
 		ctx, cancel := context.WithCancel(t.Context())
 		inserts := 0
-		s := NewShipper(c, sinkFunc(func(ctx context.Context, recs []usage.Record) error {
+		s := metering.NewShipper(c, sinkFunc(func(ctx context.Context, recs []usage.Record) error {
 			err := store.Insert(t.Context(), recs)
 			if inserts++; inserts > round%4 {
 				cancel()
@@ -205,7 +218,7 @@ func TestShipperStopsAndGoesOn(t *testing.T) {
 		}
 	}
 	_, c := openJournal(t, dir)
-	drain(t, NewShipper(c, store, quick))
+	drain(t, metering.NewShipper(c, store, quick))
 	wantCalls(t, store, int64(total))
 }
 
@@ -223,16 +236,17 @@ func shipUntilKilled(dir string) error {
 	if err != nil {
 		return err
 	}
-	store, err := OpenStore(context.Background(), filepath.Join(dir, "usage.db"), StoreOptions{})
+	store, err := embedded.Open(context.Background(), filepath.Join(dir, "usage.db"), embedded.Options{})
 	if err != nil {
 		return err
 	}
 	opt := quick
 	opt.BatchSize = 7
-	s := NewShipper(c, store, opt)
+	opt.Bounds, opt.Fresh = filepath.Join(dir, "usage.batch"), j.End()
+	s := metering.NewShipper(c, store, opt)
 	go func() {
 		for n := int(j.Boot()) * 1_000; ; n++ {
-			r := call(n)
+			r := metertest.Call(n)
 			if _, err := j.Append(journal.KindUsage, usage.AppendRecord(nil, &r)); err != nil {
 				panic(err)
 			}
@@ -288,17 +302,17 @@ func TestShipperKill9(t *testing.T) {
 	}
 	collect(t, dir, appended)
 	_, c := openJournal(t, dir)
-	store, err := OpenStore(t.Context(), filepath.Join(dir, "usage.db"), StoreOptions{})
+	store, err := embedded.Open(t.Context(), filepath.Join(dir, "usage.db"), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if n := mustQuery(t, store, QueryInput{}).Total.Calls; n == 0 || c.Lag() == 0 {
+	if n := metertest.MustQuery(t, store, metering.QueryInput{}).Total.Calls; n == 0 || c.Lag() == 0 {
 		t.Fatalf("the kills fell beside the work: %d calls stored, %d left", n, c.Lag())
 	}
-	drain(t, NewShipper(c, store, ShipperOptions{}))
+	drain(t, metering.NewShipper(c, store, metering.ShipperOptions{}))
 	stored := map[string]bool{}
-	in := ListInput{From: noon.AddDate(-1, 0, 0), To: noon.AddDate(1, 0, 0), Limit: MaxPage}
+	in := metering.ListInput{From: metertest.Noon.AddDate(-1, 0, 0), To: metertest.Noon.AddDate(1, 0, 0), Limit: metering.MaxPage}
 	for {
 		page, err := store.List(t.Context(), in)
 		if err != nil {
@@ -317,7 +331,7 @@ func TestShipperKill9(t *testing.T) {
 	if diff := cmp.Diff(appended, stored); diff != "" {
 		t.Fatalf("%d calls in the journal, %d stored (-journal +store):\n%s", len(appended), len(stored), diff)
 	}
-	if total := mustQuery(t, store, QueryInput{}).Total; total.Calls != int64(len(stored)) || total.Charged[usage.Token] != 10*total.Calls {
+	if total := metertest.MustQuery(t, store, metering.QueryInput{}).Total; total.Calls != int64(len(stored)) || total.Charged[usage.Token] != 10*total.Calls {
 		t.Fatalf("the sums tell %d calls, the list %d", total.Calls, len(stored))
 	}
 	if len(appended) < 8*50 {
@@ -346,13 +360,13 @@ func collect(t *testing.T, dir string, ids map[string]bool) {
 func TestShipperHoldsAtABadRecord(t *testing.T) {
 	t.Parallel()
 	j, c := openJournal(t, t.TempDir())
-	store := openTestStore(t, filepath.Join(t.TempDir(), "usage.db"))
+	store := openStore(t, filepath.Join(t.TempDir(), "usage.db"))
 	appendCalls(t, j, 0, 30)
 	if _, err := j.Append(journal.KindUsage, []byte{99}); err != nil {
 		t.Fatal(err)
 	}
 	appendCalls(t, j, 30, 60)
-	s := NewShipper(c, store, quick)
+	s := metering.NewShipper(c, store, quick)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -375,7 +389,7 @@ func TestShipperEnds(t *testing.T) {
 	t.Parallel()
 	j, c := openJournal(t, t.TempDir())
 	away := errors.New("store away")
-	s := NewShipper(c, sinkFunc(func(context.Context, []usage.Record) error { return away }), quick)
+	s := metering.NewShipper(c, sinkFunc(func(context.Context, []usage.Record) error { return away }), quick)
 	drain(t, s) // nothing to do
 	appendCalls(t, j, 0, 10)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -387,7 +401,7 @@ func TestShipperEnds(t *testing.T) {
 		t.Fatalf("lag is %d, want 11: nothing was confirmed", n)
 	}
 	ended := make(chan error, 1)
-	ok := NewShipper(c, sinkFunc(func(context.Context, []usage.Record) error { return nil }), quick)
+	ok := metering.NewShipper(c, sinkFunc(func(context.Context, []usage.Record) error { return nil }), quick)
 	go func() { ended <- ok.Run(t.Context()) }()
 	eventually(t, func() bool { return c.Lag() == 0 })
 	if err := j.Close(); err != nil {
