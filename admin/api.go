@@ -106,7 +106,6 @@ func (s *Server) buildAPI() error {
 	s.registerOrders()
 	s.registerSubscriptions()
 	s.registerUsage()
-	s.registerUpstreams()
 	s.registerApplications()
 	s.registerAPIKeys()
 

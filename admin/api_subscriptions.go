@@ -275,5 +275,4 @@ func (s *Server) registerSubscriptions() {
 			q.Units = q.Units[:len(sub.Units)]
 			return reply(q), nil
 		})
-	s.registerThresholds()
 }

@@ -28,7 +28,7 @@ import (
 	"tollgate/internal/sqldb"
 	"tollgate/internal/testkit/postgres"
 	"tollgate/internal/usage"
-	"tollgate/metering"
+	"tollgate/metering/embedded"
 )
 
 func TestMain(m *testing.M) { postgres.Main(m) }
@@ -54,7 +54,7 @@ type harness struct {
 	clock    *clock
 	logs     *logs
 	lots     *lotStore
-	usage    *metering.Store
+	usage    *embedded.Store
 	billing  *billing.Service
 	router   routers.Router
 	operator string // token
@@ -152,7 +152,7 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 		Hooks: billing.Hooks{Changed: Touch, Committed: func() { h.Wake() }},
 	})
 	h.ok(err)
-	h.usage, err = metering.OpenStore(ctx, filepath.Join(h.t.TempDir(), "usage.db"), metering.StoreOptions{})
+	h.usage, err = embedded.Open(ctx, filepath.Join(h.t.TempDir(), "usage.db"), embedded.Options{})
 	h.ok(err)
 	h.t.Cleanup(func() { h.usage.Close() })
 	box, err := seal.New(bytes.Repeat([]byte{7}, seal.KeySize))

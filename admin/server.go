@@ -106,7 +106,6 @@ type Server struct {
 	document []byte // the OpenAPI document
 	routes   []route
 	failures atomic.Int64
-	statuses nodeStatuses
 	outside  sync.Mutex // see onceOutside
 
 	closing context.Context // done once Close was called

@@ -83,7 +83,6 @@ type callState struct {
 	firstByte  time.Time
 	incomplete bool
 	clientGone bool
-	dry        bool // the gateway ended the stream: nothing was left to hold for it
 
 	client  netip.Addr // see address; invalid until it is asked for
 	closing bool       // the client asked for the connection to be closed

@@ -25,7 +25,6 @@ type Gateway struct {
 	cfg      Config
 	admitter Admitter
 	recorder Recorder
-	tokens   TokenCounter // nil: chunks and bytes are counted
 	log      *slog.Logger
 	metrics  *metrics
 	limits   *limit.Table
@@ -52,12 +51,10 @@ type hashState struct {
 	*hasher
 }
 
-// Deps are what the gateway needs of the rest of the program. All are required
-// but Tokens, without which streams are counted by their events and bytes.
+// Deps are what the gateway needs of the rest of the program. All are required.
 type Deps struct {
 	Admitter Admitter
 	Recorder Recorder
-	Tokens   TokenCounter
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
 }
@@ -69,7 +66,6 @@ func New(cfg Config, deps Deps) *Gateway {
 		cfg:      cfg.withDefaults(),
 		admitter: deps.Admitter,
 		recorder: deps.Recorder,
-		tokens:   deps.Tokens,
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
 	}
@@ -293,7 +289,6 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 		}
 		if !c.escaped {
 			c.grant.Undo(c.start) // of a call that was only asked about
-			c.free()
 			c.reset()
 			g.calls.Put(c)
 		}

@@ -10,7 +10,6 @@ import (
 	"tollgate/admin/seal"
 	"tollgate/billing"
 	"tollgate/internal/sqldb"
-	"tollgate/metering"
 	"tollgate/quota"
 	"tollgate/quota/recovery"
 )
@@ -23,11 +22,9 @@ type control struct {
 	server  *admin.Server
 	quota   quotaReader
 	keeper  *recovery.Keeper
-	usage   *metering.Store
+	usage   usageStore
 	figures atomic.Pointer[figures]
 	changed chan struct{} // something was sold: the figures are old
-
-	crossings *crossings
 }
 
 func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
@@ -38,7 +35,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		engine, c.usage = a.node.engine, a.node.usage
 		c.quota.engine = engine
 	} else {
-		u, err := openUsage(ctx, cfg, a.now)
+		u, err := openUsage(ctx, cfg, a.log, a.now)
 		if err != nil {
 			return nil, err
 		}
@@ -56,7 +53,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	}
 	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
-		DB: c.db, Lots: lots, Watches: watchStore{store}, Now: a.now, Logger: a.log,
+		DB: c.db, Lots: lots, Now: a.now, Logger: a.log,
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -77,7 +74,6 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		return nil, err
 	}
 	lots.keeper = c.keeper
-	c.crossings = &crossings{outbox: store, keeper: c.billing, every: cfg.Quota.Crossings, log: a.log}
 	info := a.info()
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
@@ -94,7 +90,6 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			a.log.Error("deliveries to the quota store stopped", "error", err)
 		}
 	})
-	a.work.Go(func() { c.crossings.run(a.ctx) })
 	a.reg.MustRegister(newControlCollector(c))
 	return c, c.bootstrap(ctx)
 }

@@ -19,7 +19,8 @@ type nodeCollector struct {
 
 	outstanding, lag, away, unsynced, segments, journalFull        *prometheus.Desc
 	admitted, settled, released, overrun, syncs, syncFails, refuse *prometheus.Desc
-	shipped, shipFails, dropped, directory, lost                   *prometheus.Desc
+	lagBytes, shipAge, batches, changed, shipped, shipFails        *prometheus.Desc
+	dropped, directory, lost                                       *prometheus.Desc
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -31,6 +32,10 @@ func newNodeCollector(n *node) *nodeCollector {
 		n:           n,
 		outstanding: desc("tollgate_lease_outstanding_units", "Units leased to this node and not used yet, all billing items together."),
 		lag:         desc("tollgate_journal_lag_records", "Records of the journal that a consumer has not acknowledged.", "consumer"),
+		lagBytes:    desc("tollgate_journal_lag_bytes", "Bytes of the journal that a consumer has not acknowledged.", "consumer"),
+		shipAge:     desc("tollgate_usage_ship_age_seconds", "How long ago the oldest call was settled that waits for the usage store; 0 when none waits."),
+		batches:     desc("tollgate_usage_ship_batches_total", "Batches of usage records the usage store has confirmed."),
+		changed:     desc("tollgate_usage_ship_changed_batches_total", "Batches whose records were not those written down before they were sent: the journal was restored or damaged."),
 		away:        desc("tollgate_quota_store_away", "1 while the quota store is taken to be away and calls are served from leases."),
 		lost:        desc("tollgate_quota_store_lost", "1 while the quota store has lost what it was told or is being rebuilt: nothing new is leased from it."),
 		unsynced:    desc("tollgate_journal_unsynced_bytes", "Bytes of the journal not yet on disk."),
@@ -65,7 +70,15 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.outstanding, float64(q.Outstanding))
 	for consumer, lag := range j.Lag {
 		gauge(c.lag, float64(lag), consumer)
+		gauge(c.lagBytes, float64(j.LagBytes[consumer]), consumer)
 	}
+	age := 0.0
+	if !s.Waiting.IsZero() {
+		age = max(0, c.n.app.now().Sub(s.Waiting).Seconds())
+	}
+	gauge(c.shipAge, age)
+	counter(c.batches, s.Batches)
+	counter(c.changed, s.Changed)
 	open := 0.0
 	if q.BreakerOpen {
 		open = 1
@@ -129,7 +142,6 @@ type figures struct {
 type controlCollector struct {
 	remaining, drift, failures, backlog  *prometheus.Desc
 	whole, rebuilds, keeperFails, copied *prometheus.Desc
-	crossings, crossingFails             *prometheus.Desc
 
 	c *control
 }
@@ -145,15 +157,12 @@ func newControlCollector(c *control) *controlCollector {
 		rebuilds:    desc("tollgate_quota_rebuilds_total", "How often the quota store had lost what it was told and was rebuilt, by any process."),
 		keeperFails: desc("tollgate_quota_keeper_failures_total", "Failed looks at the quota store, rebuilds and copies of its counters since the start."),
 		copied:      desc("tollgate_quota_checkpoint_timestamp_seconds", "When the quota store's counters were last copied to the SQL database; 0: not since the start."),
-
-		crossings:     desc("tollgate_crossings_total", "Crossings of thresholds taken from the quota store; repeated ones were known.", "outcome"),
-		crossingFails: desc("tollgate_crossing_failures_total", "Failed tries to take crossings of thresholds from the quota store."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *controlCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied, c.crossings, c.crossingFails} {
+	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied} {
 		ch <- d
 	}
 }
@@ -182,11 +191,6 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.rebuilds, prometheus.CounterValue, float64(st.Rebuilds))
 		ch <- prometheus.MustNewConstMetric(c.keeperFails, prometheus.CounterValue, float64(st.Failures))
 		ch <- prometheus.MustNewConstMetric(c.copied, prometheus.GaugeValue, copied)
-	}
-	if x := c.c.crossings; x != nil {
-		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.recorded.Load()), "recorded")
-		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.repeated.Load()), "repeated")
-		ch <- prometheus.MustNewConstMetric(c.crossingFails, prometheus.CounterValue, float64(x.failures.Load()))
 	}
 	ctx, cancel := context.WithTimeout(c.c.app.ctx, time.Second)
 	defer cancel()

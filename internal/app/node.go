@@ -30,11 +30,10 @@ type node struct {
 	journal *journal.Journal
 	engine  *quota.Engine
 	gateway *gateway.Gateway
-	usage   *metering.Store // role all; nil where records go to another process
+	usage   usageStore // role all, and gateways with a usage store of their own; nil where records go to the admin role
 	shipper *metering.Shipper
 	source  directory.Source
 	record  *recorder
-	report  func(context.Context, directory.NodeStatus) error // to the admin role
 	tally   *tally
 
 	stopShipping, stopTally context.CancelFunc
@@ -42,6 +41,7 @@ type node struct {
 
 	directed          chan struct{} // closed with the first directory in force
 	directoryFailures atomic.Int64
+	backlogFull       atomic.Bool // usage.max_backlog is reached
 
 	store   quotaStore
 	judging chan struct{} // one look at a time: marks must be judged in their order
@@ -115,15 +115,14 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n.gateway = gateway.New(gateway.Config{
 		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxHeader: int(g.MaxHeader),
 		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
-		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout, TotalTimeout: g.TotalTimeout,
+		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
 		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: proxies,
 		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
-		HoldSlice: g.HoldSlice, CheckpointEvery: g.CheckpointEvery, CheckpointUnits: g.CheckpointUnits,
 		DrainTimeout: g.DrainTimeout, DrainBytes: int64(g.DrainBytes), MaxDrains: g.MaxDrains,
 		RecordFailed: g.RecordFailed, RecordRefused: g.RecordRefused,
 		Region: cfg.Region, Node: n.journal.Node(), Now: a.opts.Now,
 	}, gateway.Deps{
-		Admitter: admitter{n.engine, n.journal}, Recorder: n.record, Log: a.log, Metrics: a.reg,
+		Admitter: admitter{n.engine, n.journal, &n.backlogFull}, Recorder: n.record, Log: a.log, Metrics: a.reg,
 	})
 	if err := a.openShipping(ctx, n); err != nil {
 		return nil, err
@@ -138,17 +137,24 @@ func (a *App) openShipping(ctx context.Context, n *node) error {
 	var sink metering.Sink
 	if a.cfg.Role == config.RoleGateway {
 		fc := feed.Config{AdminURL: a.cfg.Admin.URL, Secret: a.cfg.Feed.Secret.Reveal(), File: filepath.Join(a.cfg.Data, "directory.sealed"), Now: a.opts.Now, Log: a.log}
-		remote, err := feed.NewUsageSink(fc)
-		if err != nil {
-			return err
-		}
 		src, err := feed.NewSource(fc)
 		if err != nil {
 			return err
 		}
-		sink, n.source, n.report = remote, src, remote.Report
+		n.source = src
+		if a.cfg.Usage.Store.Reveal() == config.Embedded {
+			if sink, err = feed.NewUsageSink(fc); err != nil {
+				return err
+			}
+		} else {
+			// Straight to ClickHouse: batches keep their identity, and the admin
+			// role is no bottleneck. It may be away at the start, too.
+			lazy := &lazyUsage{open: func(ctx context.Context) (usageStore, error) { return openUsage(ctx, a.cfg, a.log, a.now) }}
+			a.closers = append(a.closers, lazy.Close)
+			sink = lazy
+		}
 	} else {
-		store, err := openUsage(ctx, a.cfg, a.now)
+		store, err := openUsage(ctx, a.cfg, a.log, a.now)
 		if err != nil {
 			return err
 		}
@@ -159,9 +165,20 @@ func (a *App) openShipping(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
+	batch := a.cfg.Usage.Batch
+	if batch == 0 {
+		batch = 2000
+		if a.cfg.Usage.Store.Reveal() != config.Embedded {
+			batch = 50_000 // ClickHouse is made for few large inserts
+		}
+	}
 	// A row must not outlive a crash of the machine that its record does not.
 	cursor.DurableOnly()
-	n.shipper = metering.NewShipper(cursor, sink, metering.ShipperOptions{Now: a.now, Log: a.log})
+	n.shipper = metering.NewShipper(cursor, sink, metering.ShipperOptions{
+		BatchSize: batch, Linger: a.cfg.Usage.Linger, Timeout: a.cfg.Usage.Timeout,
+		Bounds: filepath.Join(a.cfg.Data, "journal", "usage.batch"), Fresh: n.journal.End(),
+		Now: a.now, Log: a.log,
+	})
 	return nil
 }
 
@@ -170,10 +187,6 @@ func (n *node) begin(ctx context.Context) error {
 	a := n.app
 	if a.control != nil {
 		n.source = a.control.server.Source()
-		n.report = func(_ context.Context, st directory.NodeStatus) error {
-			a.control.server.ReportUpstreams(st)
-			return nil
-		}
 	}
 	shipCtx, cancel := context.WithCancel(a.ctx)
 	n.stopShipping, n.shipping = cancel, make(chan struct{})
@@ -192,12 +205,12 @@ func (n *node) begin(ctx context.Context) error {
 			return n.journal.Boot(), !n.engine.EarlierOpen() && time.Since(began) > keepBoots
 		})
 	})
+	a.work.Go(func() { n.watchBacklog(a.ctx) })
 	if n.usage != nil {
 		a.work.Go(func() { n.prune(a.ctx) })
 	}
 	n.lookAtStore(a.ctx)
 	a.work.Go(func() { n.watchStore(a.ctx) })
-	a.work.Go(func() { n.reportUpstreams(a.ctx) })
 	first := make(chan error, 1)
 	a.work.Go(func() { n.follow(a.ctx, first) })
 	if a.control == nil {
@@ -254,21 +267,6 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-t.C:
 	case <-ctx.Done():
-	}
-}
-
-// reportEvery is how often the state of the upstreams is told to the admin role.
-const reportEvery = 5 * time.Second
-
-// reportUpstreams tells the admin role, for people to see, how the upstreams
-// are. What is lost is told again soon, so an error is for the debug log.
-func (n *node) reportUpstreams(ctx context.Context) {
-	for ctx.Err() == nil {
-		st := directory.NodeStatus{Node: n.journal.Node(), At: n.app.now(), Upstreams: n.gateway.Upstreams()}
-		if err := n.report(ctx, st); err != nil && ctx.Err() == nil {
-			n.app.log.Debug("the state of the upstreams was not told", "error", err)
-		}
-		pause(ctx, reportEvery)
 	}
 }
 

@@ -11,8 +11,12 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"tollgate/internal/config"
+	"tollgate/internal/ids"
 	"tollgate/internal/sqldb"
+	"tollgate/internal/usage"
 	"tollgate/metering"
+	"tollgate/metering/clickhouse"
+	embeddedusage "tollgate/metering/embedded"
 	"tollgate/quota"
 	"tollgate/quota/embedded"
 	"tollgate/quota/redisstore"
@@ -49,7 +53,33 @@ func openSQL(ctx context.Context, cfg config.Config, log *slog.Logger) (*sqldb.D
 	return sqldb.Open(ctx, sqldb.Options{URL: cfg.SQL.Store.Reveal(), Dir: cfg.Data, Logger: log})
 }
 
-func openUsage(ctx context.Context, cfg config.Config, now func() time.Time) (*metering.Store, error) {
+// usageStore is a usage store as the roles use it.
+type usageStore interface {
+	metering.Sink
+	Query(ctx context.Context, in metering.QueryInput) (metering.Result, error)
+	List(ctx context.Context, in metering.ListInput) (metering.Page, error)
+	ByRequest(ctx context.Context, id ids.Request) (usage.Record, error)
+	// Prune removes what is past its retention and tells how many rows.
+	Prune(ctx context.Context) (int64, error)
+	Close() error
+}
+
+// openUsage opens the usage store: the embedded one in the data folder, or
+// ClickHouse.
+func openUsage(ctx context.Context, cfg config.Config, log *slog.Logger, now func() time.Time) (usageStore, error) {
+	u := cfg.Usage
+	if u.Store.Reveal() != config.Embedded {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		s, err := clickhouse.Open(ctx, u.Store.Reveal(), clickhouse.Options{
+			Retention: u.Retention, MinuteRetention: u.MinuteRetention, RollupRetention: u.RollupRetention,
+			Cluster: u.Cluster, Now: now, Log: log,
+		})
+		if err != nil {
+			return nil, hint(fmt.Errorf("usage store %s: %w", u.Store, err), "start it, or correct TOLLGATE_USAGE_STORE")
+		}
+		return s, nil
+	}
 	path := filepath.Join(cfg.Data, "usage.db")
 	// SQLite gives its other files the mode of this one.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -59,7 +89,9 @@ func openUsage(ctx context.Context, cfg config.Config, now func() time.Time) (*m
 	if err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}
-	s, err := metering.OpenStore(ctx, path, metering.StoreOptions{Retention: cfg.Usage.Retention, Now: now})
+	s, err := embeddedusage.Open(ctx, path, embeddedusage.Options{
+		Retention: u.Retention, MinuteRetention: u.MinuteRetention, RollupRetention: u.RollupRetention, Now: now,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("usage store: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -72,19 +71,12 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 	if _, err := os.Stat(filepath.Join(cfg.Data, "usage.db")); errors.Is(err, fs.ErrNotExist) {
 		return admin.Reconciliation{}, fmt.Errorf("%s is the folder of a gateway alone: verify where the admin role keeps its data", cfg.Data)
 	}
-	// The next start writes the records of calls that were open, and charges
-	// them.
-	open, err := tally.Open(math.MaxUint64)
-	if err != nil {
-		return admin.Reconciliation{}, err
-	}
-	tail = append(tail, open...)
 	store, err := openQuota(ctx, cfg, log, time.Now)
 	if err != nil {
 		return admin.Reconciliation{}, err
 	}
 	defer func() { _ = store.Close() }()
-	rows, err := openUsage(ctx, cfg, time.Now)
+	rows, err := openUsage(ctx, cfg, log, time.Now)
 	if err != nil {
 		return admin.Reconciliation{}, err
 	}
@@ -101,7 +93,7 @@ var errStopped = errors.New("stopped")
 
 // notShipped sums the charges of those records that the usage store does not
 // have.
-func notShipped(ctx context.Context, rows *metering.Store, tail []usage.Record) (map[string]usage.Units, error) {
+func notShipped(ctx context.Context, rows usageStore, tail []usage.Record) (map[string]usage.Units, error) {
 	out := make(map[string]usage.Units)
 	for i := range tail {
 		_, err := rows.ByRequest(ctx, tail[i].ID)
@@ -123,7 +115,7 @@ func addCharges(sums map[string]usage.Units, rec *usage.Record) {
 	sums[rec.Subscription] = units
 }
 
-func compareOffline(ctx context.Context, store quotaStore, rows *metering.Store, tally *quota.Tally, node string, pending map[string]usage.Units) (admin.Reconciliation, error) {
+func compareOffline(ctx context.Context, store quotaStore, rows usageStore, tally *quota.Tally, node string, pending map[string]usage.Units) (admin.Reconciliation, error) {
 	out := admin.Reconciliation{AsOf: time.Now().UTC(), Complete: true}
 	units := make(map[string]usage.Unit)
 	var balances []lot.Balance
@@ -168,7 +160,7 @@ func compareOffline(ctx context.Context, store quotaStore, rows *metering.Store,
 }
 
 // chargedRows sums what the usage rows of a subscription say lots paid.
-func chargedRows(ctx context.Context, rows *metering.Store, subscription string) (usage.Units, error) {
+func chargedRows(ctx context.Context, rows usageStore, subscription string) (usage.Units, error) {
 	res, err := rows.Query(ctx, metering.QueryInput{
 		From: time.UnixMilli(0), To: time.Now().Add(24 * time.Hour),
 		Filter: metering.Filter{Subscriptions: []string{subscription}},

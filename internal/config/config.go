@@ -87,9 +87,6 @@ type Gateway struct {
 	FirstByteTimeout time.Duration `koanf:"first_byte_timeout"`
 	// StreamIdleTimeout between two reads of an answer. Default 60s (NFR-5).
 	StreamIdleTimeout time.Duration `koanf:"stream_idle_timeout"`
-	// TotalTimeout of a call with all its attempts and its answer. Default 1h.
-	// A product can set its own, as of the three above.
-	TotalTimeout time.Duration `koanf:"total_timeout"`
 	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
 	SignatureSkew time.Duration `koanf:"signature_skew"`
 	// TrustedProxies are addresses whose X-Forwarded-* is believed, as CIDR.
@@ -105,16 +102,6 @@ type Gateway struct {
 	HoldCap int64 `koanf:"hold_cap"`
 	// HoldDefault is the output estimate of a call without max_tokens. Default 512.
 	HoldDefault int64 `koanf:"hold_default"`
-	// HoldSlice is by how many tokens a stream's hold grows, and the most a
-	// stream may use beyond its package before it is ended. Default 256; less
-	// asks the quota store more often near the end of a package.
-	HoldSlice int64 `koanf:"hold_slice"`
-	// CheckpointEvery and CheckpointUnits: a stream charged by tokens is recorded
-	// provisionally after this time or this many tokens, and before its first
-	// byte. They bound what a kill -9 makes free of it. Defaults 1s, 256; each
-	// record costs about a microsecond and 300 bytes of journal.
-	CheckpointEvery time.Duration `koanf:"checkpoint_every"`
-	CheckpointUnits int64         `koanf:"checkpoint_units"`
 	// DrainTimeout and DrainBytes bound the reading on after a client left
 	// mid-stream; MaxDrains how many at once. Defaults 60s, 16MiB, 256.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -161,9 +148,6 @@ type Quota struct {
 	// LeaseTTL is how long a node may spend a block without hearing from the
 	// store. Default 30s.
 	LeaseTTL time.Duration `koanf:"lease_ttl"`
-	// Crossings is how often the admin role fetches crossings of thresholds.
-	// Default 1s; each costs one command to Redis.
-	Crossings time.Duration `koanf:"crossings"`
 }
 
 // Journal is the node's local journal.
@@ -192,10 +176,36 @@ type SQL struct {
 
 // Usage is the store of usage rows.
 type Usage struct {
-	// Store: embedded. Default embedded.
+	// Store: embedded, clickhouse://user:password@host:9000/database (native
+	// protocol), clickhouse+http://…:8123/… or clickhouse+https://…. Default
+	// embedded, good for a million calls a day. A gateway of another process
+	// ships to the admin role when this is embedded, and straight to ClickHouse
+	// otherwise.
 	Store Secret `koanf:"store"`
-	// Retention of usage rows. Default 400 days (9600h); 0 keeps all.
+	// Cluster of ClickHouse on which the tables are made as replicated ones.
+	// Default none: one server.
+	Cluster string `koanf:"cluster"`
+	// Retention of single calls. Default 400 days (9600h); 0 keeps all.
 	Retention time.Duration `koanf:"retention"`
+	// MinuteRetention of figures per minute. Default 400 days (9600h); 0 keeps
+	// all. Zones whose hours begin at odd minutes are answered from them.
+	MinuteRetention time.Duration `koanf:"minute_retention"`
+	// RollupRetention of figures per hour and day. Default 5 years (43800h); 0
+	// keeps all.
+	RollupRetention time.Duration `koanf:"rollup_retention"`
+	// Batch is how many records are sent at once at most. Default 0: 2000 to
+	// the embedded store and the admin role, 50000 to ClickHouse. Each record
+	// of a batch costs about a kilobyte of memory.
+	Batch int `koanf:"batch"`
+	// Linger is how long a batch that is not full waits for more: how late a
+	// row is when nothing is wrong. Default 200ms; with ClickHouse and many
+	// gateways 1s or more saves it parts to merge.
+	Linger time.Duration `koanf:"linger"`
+	// Timeout of sending one batch. Default 1m.
+	Timeout time.Duration `koanf:"timeout"`
+	// MaxBacklog is how much of a journal may wait for the usage store before
+	// new calls are refused. Default 0: until the journal's disk is full.
+	MaxBacklog Size `koanf:"max_backlog"`
 }
 
 // Log is the program's log.
@@ -224,18 +234,21 @@ func Default() Config {
 			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
 			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
-			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second, TotalTimeout: time.Hour,
+			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
 			SignatureSkew: 15 * time.Minute,
 			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
-			HoldCap:       4096, HoldDefault: 512, HoldSlice: 256, CheckpointEvery: time.Second, CheckpointUnits: 256,
+			HoldCap:       4096, HoldDefault: 512,
 			DrainTimeout: 60 * time.Second, DrainBytes: 16 << 20, MaxDrains: 256,
 			RecordFailed: true,
 		},
-		Admin:           Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
-		Quota:           Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second},
-		Journal:         Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
-		SQL:             SQL{Store: NewSecret(Embedded)},
-		Usage:           Usage{Store: NewSecret(Embedded), Retention: 9600 * time.Hour},
+		Admin:   Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
+		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second},
+		Journal: Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
+		SQL:     SQL{Store: NewSecret(Embedded)},
+		Usage: Usage{
+			Store: NewSecret(Embedded), Retention: 9600 * time.Hour, MinuteRetention: 9600 * time.Hour, RollupRetention: 43800 * time.Hour,
+			Linger: 200 * time.Millisecond, Timeout: time.Minute,
+		},
 		Log:             Log{Level: "info", Format: "text"},
 		ShutdownTimeout: 30 * time.Second,
 	}
@@ -298,13 +311,9 @@ func (c *Config) Validate() error {
 		{"gateway.connect_timeout", int64(c.Gateway.ConnectTimeout)},
 		{"gateway.first_byte_timeout", int64(c.Gateway.FirstByteTimeout)},
 		{"gateway.stream_idle_timeout", int64(c.Gateway.StreamIdleTimeout)},
-		{"gateway.total_timeout", int64(c.Gateway.TotalTimeout)},
 		{"gateway.signature_skew", int64(c.Gateway.SignatureSkew)},
 		{"gateway.hold_cap", c.Gateway.HoldCap},
 		{"gateway.hold_default", c.Gateway.HoldDefault},
-		{"gateway.hold_slice", c.Gateway.HoldSlice},
-		{"gateway.checkpoint_every", int64(c.Gateway.CheckpointEvery)},
-		{"gateway.checkpoint_units", c.Gateway.CheckpointUnits},
 		{"gateway.drain_timeout", int64(c.Gateway.DrainTimeout)},
 		{"gateway.drain_bytes", int64(c.Gateway.DrainBytes)},
 		{"gateway.max_drains", c.Gateway.MaxDrains},
@@ -313,9 +322,10 @@ func (c *Config) Validate() error {
 		{"admin.app_code_limit", int64(c.Admin.AppCodeLimit)},
 		{"quota.sync", int64(c.Quota.Sync)},
 		{"quota.lease_ttl", int64(c.Quota.LeaseTTL)},
-		{"quota.crossings", int64(c.Quota.Crossings)},
 		{"journal.segment", int64(c.Journal.Segment)},
 		{"journal.sync_interval", int64(c.Journal.SyncInterval)},
+		{"usage.linger", int64(c.Usage.Linger)},
+		{"usage.timeout", int64(c.Usage.Timeout)},
 		{"shutdown_timeout", int64(c.ShutdownTimeout)},
 	} {
 		positive(v.path, v.v)
@@ -348,8 +358,26 @@ func (c *Config) validateStores(faults *faults) {
 	}
 	store("quota.store", c.Quota.Store, "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 	store("sql.store", c.SQL.Store, "postgres", "postgresql")
-	if c.Usage.Store.value != Embedded {
-		faults.add("usage.store", "only embedded is there yet; ClickHouse comes with the metering pipeline")
+	store("usage.store", c.Usage.Store, "clickhouse", "clickhouse+http", "clickhouse+https")
+	if c.Usage.Cluster != "" && c.Usage.Store.value == Embedded {
+		faults.add("usage.cluster", "is for ClickHouse only: set usage.store to clickhouse://…, or leave it empty")
+	}
+	for _, v := range []struct {
+		path string
+		v    int64
+	}{
+		{"usage.retention", int64(c.Usage.Retention)},
+		{"usage.minute_retention", int64(c.Usage.MinuteRetention)},
+		{"usage.rollup_retention", int64(c.Usage.RollupRetention)},
+		{"usage.batch", int64(c.Usage.Batch)},
+		{"usage.max_backlog", int64(c.Usage.MaxBacklog)},
+	} {
+		if v.v < 0 {
+			faults.add(v.path, "must be 0 or more")
+		}
+	}
+	if c.Usage.Batch > 500_000 {
+		faults.add("usage.batch", "must be at most 500000")
 	}
 	if c.Role != RoleGateway {
 		if c.Admin.URL != "" {

@@ -115,6 +115,26 @@ func (c *Consumer) lagLocked() int64 {
 	return int64(n)
 }
 
+// lagBytesLocked returns the bytes appended and not acknowledged.
+func (c *Consumer) lagBytesLocked() int64 {
+	var n int64
+	for i := len(c.j.segs) - 1; i >= 0; i-- {
+		s := c.j.segs[i]
+		if s.number < c.acked.Segment {
+			break
+		}
+		end, _, _ := s.end()
+		from := uint32(headerSize)
+		if s.number == c.acked.Segment {
+			from = max(from, c.acked.Offset)
+		}
+		if end > from {
+			n += int64(end - from)
+		}
+	}
+	return n
+}
+
 // Lag returns the number of records that the named consumer has not
 // acknowledged.
 func (j *Journal) Lag(consumer string) (int64, error) {

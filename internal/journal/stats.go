@@ -12,6 +12,7 @@ type Stats struct {
 	Syncs      int64            // writes to disk that were synced
 	LastSync   time.Duration    // what the last one took
 	Lag        map[string]int64 // records not acknowledged, by consumer
+	LagBytes   map[string]int64 // bytes not acknowledged, by consumer
 	Full       bool             // CanAdmit answers ErrFull
 	StopReason error            // the disk's error once taking was stopped
 }
@@ -27,6 +28,7 @@ func (j *Journal) Stats() Stats {
 		Syncs:      j.syncs.Load(),
 		LastSync:   time.Duration(j.lastSync.Load()),
 		Lag:        map[string]int64{},
+		LagBytes:   map[string]int64{},
 		Full:       j.full.Load(),
 		StopReason: j.failed(),
 	}
@@ -38,6 +40,7 @@ func (j *Journal) Stats() Stats {
 	}
 	for name, c := range j.cursors {
 		s.Lag[name] = c.lagLocked()
+		s.LagBytes[name] = c.lagBytesLocked()
 	}
 	return s
 }
