@@ -315,7 +315,7 @@ func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.P
 			if end.IsZero() || len(recs) == 0 {
 				b.Doubtful = s.opt.Fresh.IsZero() || rec.Pos.Before(s.opt.Fresh)
 			}
-			recs = append(recs[:len(recs)], s.spare(len(recs)))
+			recs = append(recs[:], s.spare(len(recs)))
 			r := &recs[len(recs)-1]
 			if err := usage.DecodeRecord(rec.Payload, r); err != nil {
 				recs = recs[:len(recs)-1]
