@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tollgate/admin"
+	"tollgate/internal/config"
 	"tollgate/quota/recovery"
 )
 
@@ -24,9 +25,13 @@ const (
 // openKeeper makes the keeper of the quota store and has it compared with the
 // books, before anything is served or sold.
 func (c *control) openKeeper(ctx context.Context, store quotaStore) error {
+	learn := c.app.cfg.Quota.LeaseTTL
+	if c.app.cfg.Quota.Store.Reveal() == config.Embedded {
+		learn = time.Millisecond // no other process holds units of it
+	}
 	var err error
 	c.keeper, err = recovery.New(ctx, recovery.Options{
-		DB: c.db, Store: store, Grants: grants{c.billing}, Learn: c.app.cfg.Quota.LeaseTTL, Now: c.app.now, Log: c.app.log,
+		DB: c.db, Store: store, Grants: grants{c.billing}, Learn: learn, Now: c.app.now, Log: c.app.log,
 	})
 	if err != nil {
 		return fmt.Errorf("keeper of the quota store: %w", err)

@@ -32,6 +32,7 @@ func Run(t *testing.T, b Backend) {
 		{"admission", testAdmission},
 		{"nodes", testNodes},
 		{"periods", testPeriods},
+		{"witness", testWitness},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(t, b) })
 	}
