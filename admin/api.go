@@ -108,6 +108,7 @@ func (s *Server) buildAPI() error {
 	s.registerUsage()
 	s.registerApplications()
 	s.registerAPIKeys()
+	s.registerPolicies()
 
 	// Every answer carries the request id.
 	for _, item := range s.api.OpenAPI().Paths {

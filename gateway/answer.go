@@ -70,6 +70,11 @@ func mayBeJSON(contentType []byte) bool {
 func (c *call) relayed() refusal {
 	_ = c.ctx.Response.Header.SetTrailer("")
 	c.setCharged(&c.ctx.Response.Header)
+	if c.tape != nil {
+		c.tape.begin(&c.ctx.Response.Header)
+		c.tape.add(c.ctx.Response.Body())
+		c.tape.end(true)
+	}
 	c.discardBody()
 	c.note(c.ctx.Response.StatusCode())
 	return refusal{}
@@ -165,8 +170,8 @@ func (c *call) readUsage(body []byte) {
 	c.measureAnswer(body)
 	if rep, ok := findUsage(body); ok {
 		c.usage.merge(rep)
-	} else {
-		c.countAnswer(body)
+	} else if c.product.BillEstimates {
+		c.textRunes += countText(body)
 	}
 }
 
@@ -215,6 +220,9 @@ func (c *call) relayEvents() refusal {
 func (c *call) send(size int) {
 	resp := &c.ctx.Response
 	c.discardBody()
+	if c.tape != nil {
+		c.tape.begin(&resp.Header)
+	}
 	if size < 0 && !c.ctx.Request.Header.IsHTTP11() {
 		c.sendUnframed()
 		return

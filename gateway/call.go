@@ -68,6 +68,7 @@ type callState struct {
 	early bool      // an interim answer went to the client
 
 	grant    limit.Grant // what was taken of the limits
+	tape     *tape       // takes the answer down; nil without an idempotency key
 	hold     Hold
 	resolved bool // the hold was settled or released
 	noted    bool // metrics were written
@@ -76,13 +77,16 @@ type callState struct {
 	tally      *meter.Tally // what was measured; nil: nothing is
 	images     int64        // images of a streamed answer
 	usage      report
-	makes      bool       // the call makes an answer, it does not read one made before
-	text       *textCount // of generated text, where it is counted
+	makes      bool  // the call makes an answer, it does not read one made before
+	textChunks int64 // chunks of a stream with text in them, for streams that may be cancelled
+	textRunes  int64 // characters of generated text relayed, where estimates may be billed
 	bytesOut   int64
 	firstByte  time.Time
 	incomplete bool
 	clientGone bool
 
+	seen    *seen      // nil while neither access log nor traces are on
+	refused string     // the reason of a refusal
 	client  netip.Addr // see address; invalid until it is asked for
 	closing bool       // the client asked for the connection to be closed
 	escaped bool       // the answer is relayed after the handler: do not pool
@@ -141,7 +145,9 @@ func (c *call) serve() refusal {
 func (c *call) checkHead() (ref refusal, answered bool) {
 	c.path, c.query = splitTarget(c.ctx)
 	c.route, c.llm = splitLLM(c.path)
-	if err := c.readFields(); err != nil {
+	err := c.readFields()
+	c.look()
+	if err != nil {
 		return refusal{reason: ReasonMalformed, detail: err.Error()}, false
 	}
 	if err := apisign.CheckPath(c.path); err != nil {
@@ -149,6 +155,9 @@ func (c *call) checkHead() (ref refusal, answered bool) {
 	}
 	if bytes.IndexByte(c.ctx.Request.Header.RequestURI(), '#') >= 0 {
 		return refusal{reason: ReasonMalformed, detail: "a request target holds no fragment: escape # as %23"}, false
+	}
+	if len(c.ctx.Request.Header.RequestURI()) > c.g.cfg.MaxURI {
+		return refusal{reason: ReasonURITooLong}, false
 	}
 	switch m := c.ctx.Method(); {
 	case c.serveHealth():
@@ -235,6 +244,7 @@ func (c *call) abandon() {
 
 // refuse writes the gateway's own answer.
 func (c *call) refuse(ref refusal) {
+	c.refused = ref.reason.String()
 	status := c.g.writeRefusal(c.ctx, ref, c.llm, c.idText[:])
 	c.translateRefusal(ref)
 	c.discardBody()

@@ -28,7 +28,7 @@ type Config struct {
 	// MaxHeader bounds the request line and header together. Default 16 KiB
 	// (NFR-5); each connection costs one such buffer.
 	MaxHeader int
-	// ReadTimeout bounds the arrival of one request. Default 60s.
+	// ReadTimeout bounds the arrival of a request's body. Default 60s.
 	ReadTimeout time.Duration
 	// IdleTimeout closes a kept-alive client connection. Default 75s.
 	IdleTimeout time.Duration
@@ -56,6 +56,13 @@ type Config struct {
 	// Allow and Deny are the networks whose clients are served, and not. What is
 	// in both is not. Default: everybody is.
 	Allow, Deny []netip.Prefix
+	// HeaderTimeout bounds the arrival of a request's header, and of a body of up
+	// to 8 KiB with it; ReadTimeout that of a larger body behind it. Default 10s.
+	HeaderTimeout time.Duration
+	// MaxURI bounds the request target. Default MaxHeader.
+	MaxURI int
+	// Idempotency says what is kept of answered calls.
+	Idempotency IdempotencyConfig
 	// Limits of calls.
 	Limits LimitConfig
 	// PlainAppCode accepts AppCodes over plain http. For local tests only:
@@ -125,6 +132,14 @@ func (c Config) withDefaults() Config {
 		c.MaxEvent = 8 << 20
 	}
 	setDur(&c.ReadTimeout, 60*time.Second)
+	setDur(&c.HeaderTimeout, min(10*time.Second, c.ReadTimeout))
+	setDur(&c.Idempotency.Timeout, 500*time.Millisecond)
+	if c.Idempotency.MaxAnswer <= 0 {
+		c.Idempotency.MaxAnswer = 1 << 20
+	}
+	if c.MaxURI <= 0 {
+		c.MaxURI = c.MaxHeader
+	}
 	setDur(&c.IdleTimeout, 75*time.Second)
 	setDur(&c.WriteTimeout, 60*time.Second)
 	setDur(&c.SignatureSkew, 15*time.Minute)

@@ -57,6 +57,8 @@ const (
 	ReasonConcurrency
 	ReasonBusy
 	ReasonNotPriced
+	ReasonKeyInUse
+	ReasonKeyReused
 	ReasonFrozen
 	ReasonExhausted
 	ReasonHeld
@@ -141,6 +143,8 @@ var table = [numReasons]row{
 	ReasonUpstream:          {"upstream", 502, "0202", "Backend unavailable: its answer broke off.", 502, typeServer, "upstream_error", "", false, 0, false},
 	ReasonDraining:          {"draining", 503, "0606", "This node is shutting down; try again.", 503, typeServer, "shutting_down", "", false, 1, true},
 	ReasonInternal:          {"internal", 500, "0601", "Internal server error.", 500, typeServer, "internal", "", false, 0, true},
+	ReasonKeyInUse:          {"idempotency_running", 409, "0602", "Bad request: the call with this Idempotency-Key is still under way.", 409, typeInvalid, "idempotency_key_in_use", "The request with this Idempotency-Key is still under way. Try again when it has ended.", false, 1, false},
+	ReasonKeyReused:         {"idempotency_reused", 422, "0602", "Bad request: this Idempotency-Key was used for another body.", 422, typeInvalid, "idempotency_key_reused", "This Idempotency-Key was used for a request with another body. Use a new key for a new request.", true, 0, false},
 }
 
 // String returns the reason's label.

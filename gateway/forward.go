@@ -27,6 +27,9 @@ func (c *call) admitAndForward() refusal {
 	if ref := c.checkLists(); ref.reason != ReasonNone {
 		return ref
 	}
+	if ref, answered := c.recall(); answered || ref.reason != ReasonNone {
+		return ref
+	}
 	est := c.estimate()
 	taken := c.grant.Claims()
 	ref := refusal{reason: ReasonFrozen}

@@ -14,7 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"tollgate/gateway/accesslog"
 	"tollgate/gateway/limit"
+	"tollgate/gateway/trace"
 	"tollgate/gateway/upstream"
 	"tollgate/internal/directory"
 )
@@ -28,6 +30,9 @@ type Gateway struct {
 	log      *slog.Logger
 	metrics  *metrics
 	limits   *limit.Table
+	cluster  *limit.Cluster    // nil: the node is alone
+	access   *accesslog.Writer // nil: off
+	tracer   *trace.Tracer     // nil: off
 	server   *fasthttp.Server
 
 	table    atomic.Pointer[directoryTable]
@@ -51,8 +56,14 @@ type hashState struct {
 	*hasher
 }
 
-// Deps are what the gateway needs of the rest of the program. All are required.
+// Deps are what the gateway needs of the rest of the program. AccessLog and
+// Tracer may be nil, for off, and Board for a node that shares its limits with
+// no other; the rest is required.
 type Deps struct {
+	AccessLog *accesslog.Writer
+	Tracer    *trace.Tracer
+	Board     limit.Board
+
 	Admitter Admitter
 	Recorder Recorder
 	Log      *slog.Logger
@@ -69,16 +80,21 @@ func New(cfg Config, deps Deps) *Gateway {
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
 	}
+	g.access, g.tracer = deps.AccessLog, deps.Tracer
 	g.limits = limit.NewTable(limit.Config{MaxCalls: g.cfg.Limits.MaxCalls, MaxKeys: g.cfg.Limits.MaxKeys})
+	if deps.Board != nil {
+		g.cluster = limit.NewCluster(g.limits, deps.Board, g.cfg.Limits.Exchange, deps.Log)
+	}
+	registerLimits(deps.Metrics, g)
 	deps.Metrics.MustRegister(breakers{g})
 	g.calls.New = func() any { return &call{} }
 	g.server = &fasthttp.Server{
 		Handler:                      g.handle,
 		ErrorHandler:                 g.handleReadError,
 		ExpectHandler:                g.handleExpect,
-		HeaderReceived:               headerReceived,
+		HeaderReceived:               g.headerReceived,
 		ReadBufferSize:               g.cfg.MaxHeader,
-		ReadTimeout:                  g.cfg.ReadTimeout,
+		ReadTimeout:                  g.cfg.HeaderTimeout,
 		IdleTimeout:                  g.cfg.IdleTimeout,
 		StreamRequestBody:            true,
 		MaxRequestBodySize:           1 << 40, // the handler enforces the limits of each route
@@ -174,10 +190,14 @@ const shutdownLook = 20 * time.Millisecond
 
 // headerReceived is told each request's header before its body is read. Expect
 // is unknown to HTTP/1.0, and an interim answer would break such a client (RFC
-// 9110 section 10.1.1).
-func headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+// 9110 section 10.1.1). A body that does not fit the first reads gets time of its
+// own; a header that is dribbled in does not.
+func (g *Gateway) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if !h.IsHTTP11() {
 		h.Del(fasthttp.HeaderExpect)
+	}
+	if n := h.ContentLength(); n > smallBody || n == -1 {
+		return fasthttp.RequestConfig{ReadTimeout: g.cfg.ReadTimeout}
 	}
 	return fasthttp.RequestConfig{}
 }
@@ -289,6 +309,9 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 		}
 		if !c.escaped {
 			c.grant.Undo(c.start) // of a call that was only asked about
+			if c.tape != nil {
+				c.tape.end(false)
+			}
 			c.reset()
 			g.calls.Put(c)
 		}

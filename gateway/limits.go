@@ -25,6 +25,9 @@ type LimitConfig struct {
 	// MaxCalls is how many calls the node serves at once; of them no credential
 	// gets more than four fifths, or less where others want them too. 0: no bound.
 	MaxCalls int64
+	// Exchange is how often the nodes of a cluster move the shares of their limits.
+	// Default 1s.
+	Exchange time.Duration
 	// MaxKeys bounds the keys whose state is kept. Default 1 << 20.
 	MaxKeys int
 }

@@ -37,6 +37,9 @@ type metrics struct {
 	faults     prometheus.Gauge
 	failures   prometheus.Counter
 
+	replays             prometheus.Counter
+	idempotencyFailures prometheus.Counter
+
 	aiDuration *prometheus.HistogramVec
 	aiFirst    *prometheus.HistogramVec
 	aiTokens   *prometheus.HistogramVec
@@ -75,7 +78,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.rejections = counter("tollgate_rejections_total", "Requests the gateway answered itself, by reason.", "reason")
 	p := prometheus.NewCounter(prometheus.CounterOpts{Name: "tollgate_panics_total", Help: "Panics in request handlers; each answered 500 and was logged."})
 	f := prometheus.NewCounter(prometheus.CounterOpts{Name: "tollgate_settlement_failures_total", Help: "Calls that could not be recorded and were therefore not answered."})
-	reg.MustRegister(p, f)
+	m.replays = prometheus.NewCounter(prometheus.CounterOpts{Name: "tollgate_replayed_answers_total", Help: "Calls answered from what was kept for their idempotency key, uncharged."})
+	m.idempotencyFailures = prometheus.NewCounter(prometheus.CounterOpts{Name: "tollgate_idempotency_failures_total", Help: "Times the store of kept answers did not answer; the calls ran unprotected."})
+	reg.MustRegister(p, f, m.replays, m.idempotencyFailures)
 	m.panics, m.failures = p, f
 	m.drains = gauge("tollgate_drains_in_flight", "Upstream answers read on after their client left.")
 	m.inFlight = gauge("tollgate_requests_in_flight", "Requests being served.")

@@ -101,6 +101,16 @@ func (r *relay) recovered(err *error) {
 // step returns the next bytes to deliver; they are valid until the next call.
 // An error may come with bytes, which are to be delivered first.
 func (r *relay) step() ([]byte, error) {
+	b, err := r.next()
+	if t := r.c.tape; t != nil {
+		if t.add(b); err != nil {
+			t.end(err == io.EOF)
+		}
+	}
+	return b, err
+}
+
+func (r *relay) next() ([]byte, error) {
 	if b := r.head; b != nil {
 		r.head = nil
 		if r.err != nil {
@@ -225,6 +235,10 @@ func (r *relay) Close() error {
 // gives its exchange back. METER-10: what began as 2xx counts.
 func (c *call) close() {
 	c.stream.readScan()
+	if c.tape != nil {
+		// A client may leave at the stream's own end mark.
+		defer func() { c.tape.end(c.stream.done) }()
+	}
 	_ = c.settle() // it has logged and counted its failure; the answer is broken already
 	c.note(c.ex.Response.StatusCode())
 	c.ex.Close()

@@ -15,7 +15,7 @@ func (c *call) buildRequest(t *target) {
 	h := append(c.head[:0], "Host: "...)
 	h = append(append(h, t.Host()...), "\r\n"...)
 	for i := range c.fields {
-		if f := &c.fields[i]; c.forwards(f) && !t.sets(f.name) {
+		if f := &c.fields[i]; c.forwards(f) && !t.sets(f.name) && !(c.traced() && namesTrace(f.name)) {
 			h = append(h, f.line...)
 		}
 	}
@@ -26,6 +26,9 @@ func (c *call) buildRequest(t *target) {
 		h = appendField(h, "User-Agent: ", in.UserAgent())
 	}
 	h = appendField(h, "X-Request-Id: ", c.idText[:])
+	if c.traced() {
+		h = c.appendTrace(h, t)
+	}
 	h = append(h, "X-Forwarded-For: "...)
 	h = append(c.appendForwardedFor(h), "\r\n"...)
 	h = appendField(h, "X-Forwarded-Host: ", c.clientHost())
@@ -78,6 +81,11 @@ func (c *call) forwards(f *field) bool {
 		}
 	}
 	return true
+}
+
+// namesTrace reports whether a field carries W3C trace context.
+func namesTrace(name []byte) bool {
+	return sameField(name, "traceparent") || sameField(name, "tracestate")
 }
 
 // readFields reads the request's header fields and refuses an ambiguous header.

@@ -52,9 +52,13 @@ type App struct {
 	reg  *prometheus.Registry
 
 	adminLn, plainLn, tlsLn net.Listener
-	doors                   []*listen.Listener // the gateway's ports, below TLS
-	http                    *http.Server
-	leaving                 atomic.Bool // the stop has begun: not ready
+
+	reloads      []func() error // what SIGHUP does
+	pair         *keyPair       // of the https port; nil without one
+	certFailures atomic.Int64
+	doors        []*listen.Listener // the gateway's ports, below TLS
+	http         *http.Server
+	leaving      atomic.Bool // the stop has begun: not ready
 
 	demo    *Demo    // under --demo
 	control *control // admin role; nil in a gateway process
@@ -108,6 +112,10 @@ func start(ctx context.Context, cfg config.Config, opts Options) (_ *App, err er
 	}
 	if err := a.open(ctx); err != nil {
 		return nil, err
+	}
+	a.watchSignals(a.ctx)
+	if a.pair != nil {
+		a.watchCertificate(a.ctx, a.pair)
 	}
 	a.serve()
 	info := a.info()
@@ -185,6 +193,9 @@ func (a *App) listen() error {
 	if a.plainLn, err = door("gateway-listen", a.cfg.Gateway.Listen); err != nil {
 		return err
 	}
+	if a.plainLn, err = a.behindBalancers(a.plainLn); err != nil {
+		return err
+	}
 	if a.cfg.Gateway.TLSListen == "off" {
 		return nil
 	}
@@ -203,14 +214,16 @@ func (a *App) listen() error {
 			return err
 		}
 	}
-	cert, err := certificate(a.cfg.Data, a.cfg.Gateway.TLSCert, a.cfg.Gateway.TLSKey, a.now())
-	if err != nil {
+	if a.pair, err = certificate(a.cfg.Data, a.cfg.Gateway.TLSCert, a.cfg.Gateway.TLSKey, a.now()); err != nil {
+		return err
+	}
+	if a.tlsLn, err = a.behindBalancers(a.tlsLn); err != nil {
 		return err
 	}
 	a.tlsLn = tls.NewListener(a.tlsLn, &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{cert},
-		NextProtos:   []string{"http/1.1"}, // fasthttp cannot speak h2
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: a.pair.get,
+		NextProtos:     []string{"http/1.1"}, // fasthttp cannot speak h2
 	})
 	return nil
 }

@@ -285,14 +285,14 @@ func TestCertificateIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := certificate(dir, "", "", now.Add(24*time.Hour))
-	if err != nil || string(a.Certificate[0]) != string(b.Certificate[0]) {
+	if err != nil || string(a.current.Load().Certificate[0]) != string(b.current.Load().Certificate[0]) {
 		t.Errorf("the certificate was made again, %v", err)
 	}
 	c, err := certificate(dir, "", "", now.Add(800*24*time.Hour))
-	if err != nil || string(a.Certificate[0]) == string(c.Certificate[0]) {
+	if err != nil || string(a.current.Load().Certificate[0]) == string(c.current.Load().Certificate[0]) {
 		t.Errorf("the certificate was not made anew in its last month, %v", err)
 	}
-	if err := a.Leaf.VerifyHostname("127.0.0.1"); err != nil {
+	if err := a.current.Load().Leaf.VerifyHostname("127.0.0.1"); err != nil {
 		t.Error(err)
 	}
 }

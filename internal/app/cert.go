@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -27,26 +26,28 @@ const (
 // certificate returns the certificate of the https port: the configured one, or
 // a self-signed one that is made at the first start and made anew in its last
 // month.
-func certificate(dir, cert, key string, now time.Time) (tls.Certificate, error) {
+func certificate(dir, cert, key string, now time.Time) (*keyPair, error) {
 	if cert != "" {
-		c, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return c, hint(fmt.Errorf("gateway.tls_cert: %w", err), "name a PEM certificate chain and its unencrypted key in gateway.tls_cert and gateway.tls_key")
+		p := &keyPair{cert: cert, key: key}
+		if _, err := p.load(); err != nil {
+			return nil, hint(fmt.Errorf("gateway.tls_cert: %w", err), "name a PEM certificate chain and its unencrypted key in gateway.tls_cert and gateway.tls_key")
 		}
-		return c, nil
+		return p, nil
 	}
 	cert, key = filepath.Join(dir, certFile), filepath.Join(dir, keyFile)
-	c, err := tls.LoadX509KeyPair(cert, key)
-	if err == nil && c.Leaf != nil && now.Before(c.Leaf.NotAfter.Add(-30*24*time.Hour)) {
-		return c, nil
+	p := &keyPair{cert: cert, key: key}
+	_, err := p.load()
+	if err == nil && now.Before(p.current.Load().Leaf.NotAfter.Add(-30*24*time.Hour)) {
+		return p, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return c, hint(fmt.Errorf("self-signed certificate: %w", err), "remove %s and %s, then start again", cert, key)
+		return nil, hint(fmt.Errorf("self-signed certificate: %w", err), "remove %s and %s, then start again", cert, key)
 	}
 	if err := makeCertificate(cert, key, now); err != nil {
-		return c, fmt.Errorf("self-signed certificate: %w", err)
+		return nil, fmt.Errorf("self-signed certificate: %w", err)
 	}
-	return tls.LoadX509KeyPair(cert, key)
+	_, err = p.load()
+	return p, err
 }
 
 func makeCertificate(cert, key string, now time.Time) error {

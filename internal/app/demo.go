@@ -266,6 +266,10 @@ func (a *App) demoLLM(ctx context.Context, d *DemoLLM, seller, buyer admin.Accou
 	return err
 }
 
+// demoPolicy lifts the limit of calls at once from the demo's credentials: they
+// are there to be tried out, and loaded.
+var demoPolicy = directory.Policy{Limits: directory.Limits{Concurrency: -1}}
+
 // demoKey returns the demo's API key of a product: the one demo.json remembers
 // while it is still there, a new one in place of a lost one otherwise.
 func (a *App) demoKey(ctx context.Context, buyer admin.Account, p admin.Product, before string) (string, error) {
@@ -289,6 +293,9 @@ func (a *App) demoKey(ctx context.Context, buyer admin.Account, p admin.Product,
 	if err != nil {
 		return "", fmt.Errorf("API key: %w", err)
 	}
+	if err := s.SetPolicy(ctx, admin.PolicyAPIKey, k.ID, demoPolicy); err != nil {
+		return "", fmt.Errorf("API key: %w", err)
+	}
 	return k.Secret, nil
 }
 
@@ -297,6 +304,9 @@ func (a *App) demoApplication(ctx context.Context, buyer admin.Account) error {
 	s, d := a.control.server, &a.demo.API
 	app, err := s.MarketApplication(ctx, buyer.ID)
 	if err != nil {
+		return fmt.Errorf("%s: %w", admin.MarketplaceApp, err)
+	}
+	if err := s.SetPolicy(ctx, admin.PolicyApplication, app.ID, demoPolicy); err != nil {
 		return fmt.Errorf("%s: %w", admin.MarketplaceApp, err)
 	}
 	d.AppKey = app.Key.Key

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -103,27 +102,9 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	if err := n.engine.CloseEarlier(ctx, n.tally.sum); err != nil {
 		return nil, fmt.Errorf("settle what was used before the last stop: %w", err)
 	}
-	var proxies []netip.Prefix
-	for _, p := range cfg.Gateway.TrustedProxies {
-		prefix, err := netip.ParsePrefix(p)
-		if err != nil {
-			return nil, err
-		}
-		proxies = append(proxies, prefix)
+	if err := a.openGateway(ctx, n); err != nil {
+		return nil, err
 	}
-	g := cfg.Gateway
-	n.gateway = gateway.New(gateway.Config{
-		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxHeader: int(g.MaxHeader),
-		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
-		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
-		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: proxies,
-		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
-		DrainTimeout: g.DrainTimeout, DrainBytes: int64(g.DrainBytes), MaxDrains: g.MaxDrains,
-		RecordFailed: g.RecordFailed, RecordRefused: g.RecordRefused,
-		Region: cfg.Region, Node: n.journal.Node(), Now: a.opts.Now,
-	}, gateway.Deps{
-		Admitter: admitter{n.engine, n.journal, &n.backlogFull}, Recorder: n.record, Log: a.log, Metrics: a.reg,
-	})
 	if err := a.openShipping(ctx, n); err != nil {
 		return nil, err
 	}
@@ -188,6 +169,8 @@ func (n *node) begin(ctx context.Context) error {
 	if a.control != nil {
 		n.source = a.control.server.Source()
 	}
+	n.gateway.Balance(ctx)
+	a.work.Go(func() { n.gateway.Maintain(a.ctx) })
 	shipCtx, cancel := context.WithCancel(a.ctx)
 	n.stopShipping, n.shipping = cancel, make(chan struct{})
 	a.work.Go(func() {

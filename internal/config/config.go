@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -75,7 +74,7 @@ type Gateway struct {
 	// MaxAnswerBuffer bounds an LLM answer that is read whole so that its charge
 	// stands in the header. Default 1MiB.
 	MaxAnswerBuffer Size `koanf:"max_answer_buffer"`
-	// ReadTimeout bounds the arrival of one request. Default 60s.
+	// ReadTimeout bounds the arrival of a body behind the header. Default 60s.
 	ReadTimeout time.Duration `koanf:"read_timeout"`
 	// IdleTimeout closes kept-alive client connections. Default 75s.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
@@ -89,9 +88,30 @@ type Gateway struct {
 	StreamIdleTimeout time.Duration `koanf:"stream_idle_timeout"`
 	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
 	SignatureSkew time.Duration `koanf:"signature_skew"`
-	// TrustedProxies are addresses whose X-Forwarded-* is believed, as CIDR.
-	// Default none.
+	// TrustedProxies are networks whose X-Forwarded-For, -Proto and -Host are
+	// believed, as CIDR. Default none.
 	TrustedProxies []string `koanf:"trusted_proxies"`
+	// Forwarded takes the same from Forwarded (RFC 7239) instead; set it only
+	// where the proxies write that field themselves. Default false.
+	Forwarded bool `koanf:"forwarded"`
+	// ProxyProtocol lists the networks of balancers whose connections may begin
+	// with a PROXY header, version 1 or 2. Default none.
+	ProxyProtocol []string `koanf:"proxy_protocol"`
+	// Allow and Deny are the networks that are served, and not; what is in both
+	// is not. Default: everybody is.
+	Allow []string `koanf:"allow"`
+	Deny  []string `koanf:"deny"`
+	// HeaderTimeout bounds the arrival of a request's header, with a body of up
+	// to 8 KiB. Default 10s.
+	HeaderTimeout time.Duration `koanf:"header_timeout"`
+	// MaxURI bounds the request target; max_header bounds it too. Default 16KiB;
+	// APIG takes 32KiB, and 128KiB of header: set both where callers need it.
+	MaxURI Size `koanf:"max_uri"`
+	// The sections, each with its own comments below.
+	Limits      Limits      `koanf:"limits"`
+	Idempotency Idempotency `koanf:"idempotency"`
+	AccessLog   AccessLog   `koanf:"access_log"`
+	Trace       Trace       `koanf:"trace"`
 	// PlainAppCode accepts AppCodes over http, for local tests; AUTH-5 forbids
 	// it. Default false.
 	PlainAppCode bool `koanf:"plain_app_code"`
@@ -239,7 +259,10 @@ func Default() Config {
 			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
 			HoldCap:       4096, HoldDefault: 512,
 			DrainTimeout: 60 * time.Second, DrainBytes: 16 << 20, MaxDrains: 256,
-			RecordFailed: true,
+			RecordFailed:  true,
+			HeaderTimeout: 10 * time.Second, MaxURI: 16 << 10,
+			Limits: defaultLimits(), Idempotency: defaultIdempotency(),
+			AccessLog: AccessLog{File: "off", Buffer: 8192}, Trace: Trace{Sample: .01},
 		},
 		Admin:   Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
 		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second},
@@ -291,11 +314,7 @@ func (c *Config) Validate() error {
 	if (c.Gateway.TLSCert == "") != (c.Gateway.TLSKey == "") {
 		faults.add("gateway.tls_cert", "set both tls_cert and tls_key, or neither for a self-signed certificate")
 	}
-	for _, p := range c.Gateway.TrustedProxies {
-		if _, err := netip.ParsePrefix(p); err != nil {
-			faults.add("gateway.trusted_proxies", "%q is not a network: write it as in 10.0.0.0/8", p)
-		}
-	}
+	c.validateLimits(&faults)
 	for _, v := range []struct {
 		path string
 		v    int64

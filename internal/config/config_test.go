@@ -102,7 +102,11 @@ func TestPrintLoadsBackAndMasks(t *testing.T) {
 		t.Error("per_call_switch changed")
 	}
 	d.Gateway.PerCallSwitch = Default().Gateway.PerCallSwitch
-	d.Gateway.TrustedProxies = nil
+	for _, list := range []*[]string{&d.Gateway.TrustedProxies, &d.Gateway.ProxyProtocol, &d.Gateway.Allow, &d.Gateway.Deny} {
+		if len(*list) == 0 {
+			*list = nil
+		}
+	}
 	if !reflect.DeepEqual(d, Default()) {
 		t.Errorf("the printed defaults do not load back:\n%+v\n%+v", d, Default())
 	}

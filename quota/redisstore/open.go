@@ -42,6 +42,13 @@ func Open(ctx context.Context, address string, opt Options) (*Store, error) {
 	return &Store{client: client, set: set, opt: opt}, nil
 }
 
+// Client returns a client for the Redis at address, which the caller closes, and
+// the prefix of its keys: for what else the nodes of a cluster share.
+func Client(address string) (client goredis.UniversalClient, prefix string, err error) {
+	client, set, err := connect(address)
+	return client, set.prefix, err
+}
+
 // redact hides the password of an address.
 func redact(address string) string {
 	scheme, rest, ok := strings.Cut(address, "://")
