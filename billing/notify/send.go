@@ -305,8 +305,10 @@ func (s *Service) gaveUp(ctx context.Context, tx *sqldb.Tx, d delivery, code str
 		if err := tx.QueryRow(ctx, `SELECT name FROM notify_receiver WHERE id = $1`, d.Receiver).Scan(&name); err != nil {
 			return err
 		}
-		_, err = s.Post(ctx, tx, Event{Account: d.Account, Kind: "address_failing", Dedup: d.Receiver + "/" + d.ID, Object: d.Receiver,
-			Data: map[string]any{"receiver": name, "address": maskMail(d.Target), "code": code, "link": "/messages/settings"}})
+		_, err = s.Post(ctx, tx, Event{
+			Account: d.Account, Kind: "address_failing", Dedup: d.Receiver + "/" + d.ID, Object: d.Receiver,
+			Data: map[string]any{"receiver": name, "address": maskMail(d.Target), "code": code, "link": "/messages/settings"},
+		})
 		return err
 	case d.Channel == Webhook && code != "disabled" && code != "removed":
 		res, err := tx.Exec(ctx, `UPDATE notify_endpoint SET state = 'disabled', reason = $1 WHERE id = $2 AND state = 'active'`, code, d.Receiver)
@@ -316,8 +318,10 @@ func (s *Service) gaveUp(ctx context.Context, tx *sqldb.Tx, d delivery, code str
 		if n, _ := res.RowsAffected(); n == 0 {
 			return nil
 		}
-		_, err = s.Post(ctx, tx, Event{Account: d.Account, Kind: "endpoint_disabled", Dedup: d.Receiver + "/" + d.ID, Object: d.Receiver,
-			Data: map[string]any{"url": d.Target, "reason": code, "link": "/messages/settings"}})
+		_, err = s.Post(ctx, tx, Event{
+			Account: d.Account, Kind: "endpoint_disabled", Dedup: d.Receiver + "/" + d.ID, Object: d.Receiver,
+			Data: map[string]any{"url": d.Target, "reason": code, "link": "/messages/settings"},
+		})
 		return err
 	}
 	return nil

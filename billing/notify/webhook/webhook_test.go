@@ -71,7 +71,10 @@ func TestAnswers(t *testing.T) {
 		refuse bool
 		delay  time.Duration
 	}{
-		{status: 500}, {status: 404}, {status: 301}, {status: 307},
+		{status: 500},
+		{status: 404},
+		{status: 301},
+		{status: 307},
 		{status: 410, refuse: true},
 		{status: 429, header: "120", delay: 2 * time.Minute},
 		{status: 503, header: time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), delay: time.Hour},
