@@ -133,6 +133,36 @@ var mutations = []mutation{
 		"if s.set.wait == 0 {", "if s.set.wait >= 0 {",
 		"quota/redisstore", "TestAGrantIsNotUsed",
 	},
+	{
+		"an emptied store is not believed", "admit.go",
+		"if reason != ErrUnavailable && !e.whole() {", "if false {",
+		"quota/embedded", "TestSuite/witness",
+	},
+	{
+		"nothing is leased from a suspect store", "round.go",
+		"if e.suspect.Load() {", "if false {",
+		"quota/embedded", "TestSuite/witness",
+	},
+	{
+		"a lost store gets what ended incarnations used", "recovery/restore.go",
+		"err := k.tell(ctx, sub, &saved[i], newest[saved[i].Incarnation.Node]); err != nil", "err := error(nil); err != nil",
+		"quota/recovery", "TestAnEmptiedStore",
+	},
+	{
+		"the mark comes back only with what was rebuilt", "recovery/keeper.go",
+		"k.store.SetMark(ctx, -generation, generation)", "k.store.SetMark(ctx, 0, generation)",
+		"quota/recovery", "TestALossDuring",
+	},
+	{
+		"a grant raises only a mark that is known", "recovery/keeper.go",
+		"k.store.SetMark(ctx, known, generation)", "k.store.SetMark(ctx, 0, generation)",
+		"quota/recovery", "TestAPurchaseRaces",
+	},
+	{
+		"a lower mark is a loss", "recovery/keeper.go",
+		"case m.Generation < known:", "case m.Generation < 0:",
+		"quota/recovery", "TestAStoreThatWasPutBack",
+	},
 }
 
 var tryMutations = flag.Bool("mutations", false, "build and test every mutation, which takes minutes")

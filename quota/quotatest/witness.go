@@ -73,7 +73,7 @@ func testWitness(t *testing.T, b Backend) {
 
 	t.Run("a suspect store is asked for nothing, and not believed", func(t *testing.T) {
 		s, sub := b.Open(t, nil), subscription(t)
-		g := grant(sub, "L1", usage.Call, 4, time.Now())
+		g := grant(sub, "L1", usage.Call, 100, time.Now())
 		apply(t, s, g)
 		whole := false
 		n := engine(t, s, "a", nil, func(c *quota.Config) {
@@ -105,7 +105,7 @@ func testWitness(t *testing.T, b Backend) {
 		// Believed or not, what there is can be sold; that there is nothing
 		// must be believed.
 		n.Suspect(false)
-		for left := 4 - held; left > 0; left-- {
+		for left := 100 - held; left > 0; left-- {
 			if err := n.call(t.Context(), sub, time.Now()); err != nil {
 				t.Fatal(err)
 			}
