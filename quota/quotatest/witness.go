@@ -3,6 +3,7 @@ package quotatest
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,7 +136,7 @@ func testWitness(t *testing.T, b Backend) {
 		if l := balance(t, first, sub, n).Lots[0]; l.Used != 7 || l.Leased != 0 {
 			t.Fatalf("%+v", l)
 		}
-		both.Store = second
+		both.other.Store(&second)
 		if err := n.Announce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -146,5 +147,15 @@ func testWitness(t *testing.T, b Backend) {
 	})
 }
 
-// switched is a store that is replaced by another one.
-type switched struct{ quota.Store }
+// switched is a store whose reports go to another one from some time on.
+type switched struct {
+	quota.Store
+	other atomic.Pointer[quota.Store]
+}
+
+func (s *switched) Sync(ctx context.Context, req *quota.SyncRequest) (*quota.SyncReply, error) {
+	if o := s.other.Load(); o != nil {
+		return (*o).Sync(ctx, req)
+	}
+	return s.Store.Sync(ctx, req)
+}
