@@ -106,6 +106,7 @@ func (s *Server) buildAPI() error {
 	s.registerOrders()
 	s.registerSubscriptions()
 	s.registerUsage()
+	s.registerUpstreams()
 	s.registerApplications()
 	s.registerAPIKeys()
 	s.registerPolicies()

@@ -20,6 +20,9 @@ type wireUpstream struct {
 	URL     string       `json:"url" minLength:"1" maxLength:"2048" example:"https://backend.example.com/base"`
 	Weight  *int         `json:"weight,omitempty" minimum:"0" maximum:"1000" doc:"Share of the calls, 0 to 1000; 0 drains it. Default 1."`
 	Headers []wireHeader `json:"headers,omitempty" maxItems:"32" doc:"Sent with each call, the upstream's own credentials among them."`
+	Models  []wireModel  `json:"models,omitempty" maxItems:"256" doc:"Models of the product that this upstream knows by another name than the product says."`
+
+	TLS *directory.UpstreamTLS `json:"tls,omitempty" doc:"For https."`
 }
 
 type wireModel struct {
@@ -48,8 +51,11 @@ type wireProduct struct {
 	ForwardMock   bool           `json:"forward_mock"`
 	Published     bool           `json:"published"`
 	Upstreams     []wireUpstream `json:"upstreams,omitempty" doc:"Shown to the seller and the operator, one product at a time."`
-	Created       time.Time      `json:"created"`
-	Updated       time.Time      `json:"updated"`
+
+	Traffic *directory.Traffic `json:"traffic,omitempty" doc:"How calls are spread over the upstreams, bounded and tried again. Shown to the seller and the operator."`
+
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
 }
 
 // baseURL is where callers reach p (LLM-2, API-10).
@@ -91,8 +97,15 @@ func (s *Server) wireProduct(a Actor, p *Product) wireProduct {
 		for _, h := range u.Headers {
 			wu.Headers = append(wu.Headers, wireHeader{Name: h.Name, Value: Masked})
 		}
+		for _, m := range u.Models {
+			wu.Models = append(wu.Models, wireModel(m))
+		}
+		if u.TLS != (directory.UpstreamTLS{}) {
+			wu.TLS = &u.TLS
+		}
 		w.Upstreams = append(w.Upstreams, wu)
 	}
+	w.Traffic = &p.Traffic
 	return w
 }
 
@@ -103,12 +116,26 @@ func readUpstreams(in []wireUpstream) []directory.Upstream {
 		if u.Weight != nil {
 			d.Weight = *u.Weight
 		}
+		if u.TLS != nil {
+			d.TLS = *u.TLS
+		}
+		if len(u.Models) > 0 {
+			d.Models = readModels(u.Models)
+		}
 		for _, h := range u.Headers {
 			d.Headers = append(d.Headers, directory.KV(h))
 		}
 		out = append(out, d)
 	}
 	return out
+}
+
+// orZero is what p points to, or the zero value.
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 func readModels(in []wireModel) []directory.Model {
@@ -120,45 +147,49 @@ func readModels(in []wireModel) []directory.Model {
 }
 
 type productCreate struct {
-	Seller        string         `json:"seller_id,omitempty" maxLength:"64" doc:"For operators; a seller's own account otherwise."`
-	Kind          directory.Kind `json:"kind" enum:"api,llm"`
-	Name          string         `json:"name" minLength:"1" maxLength:"128"`
-	Description   string         `json:"description,omitempty" maxLength:"4096"`
-	Models        []wireModel    `json:"models,omitempty" doc:"LLM products: at least one."`
-	Host          string         `json:"host,omitempty" maxLength:"253" doc:"API products: the only host it answers at; default: every host."`
-	Path          string         `json:"path,omitempty" maxLength:"512" doc:"API products: the path it owns, and everything below."`
-	Methods       []string       `json:"methods,omitempty" doc:"API products: what it answers; default: every method."`
-	StripPath     bool           `json:"strip_path,omitempty" doc:"API products: the upstream gets what follows the path."`
-	SimpleAuth    bool           `json:"simple_auth,omitempty" doc:"API products: take AppCodes too."`
-	Upstreams     []wireUpstream `json:"upstreams,omitempty" maxItems:"32"`
-	OnDisconnect  string         `json:"on_disconnect,omitempty" enum:"drain,cancel" doc:"What to do when a client leaves mid-stream: read on and bill the upstream's figures (drain, the default), or stop and bill what was counted (cancel)."`
-	BillEstimates bool           `json:"bill_estimates,omitempty" doc:"Bill counted amounts where the upstream reports no usage (LLM-37)."`
-	Items         []wireItem     `json:"billing_items,omitempty" maxItems:"12" doc:"LLM products: where amounts stand that the gateway does not find by itself (EXT-3)."`
-	Parameters    string         `json:"parameters,omitempty" enum:"vllm" doc:"LLM products: check the parameters of chat and completion requests as vLLM does (LLM-12 to LLM-26); default: leave it to the upstream."`
-	ForwardMock   bool           `json:"forward_mock,omitempty" doc:"Operators only: let X-Mock-* headers through."`
+	Seller      string         `json:"seller_id,omitempty" maxLength:"64" doc:"For operators; a seller's own account otherwise."`
+	Kind        directory.Kind `json:"kind" enum:"api,llm"`
+	Name        string         `json:"name" minLength:"1" maxLength:"128"`
+	Description string         `json:"description,omitempty" maxLength:"4096"`
+	Models      []wireModel    `json:"models,omitempty" doc:"LLM products: at least one."`
+	Host        string         `json:"host,omitempty" maxLength:"253" doc:"API products: the only host it answers at; default: every host."`
+	Path        string         `json:"path,omitempty" maxLength:"512" doc:"API products: the path it owns, and everything below."`
+	Methods     []string       `json:"methods,omitempty" doc:"API products: what it answers; default: every method."`
+	StripPath   bool           `json:"strip_path,omitempty" doc:"API products: the upstream gets what follows the path."`
+	SimpleAuth  bool           `json:"simple_auth,omitempty" doc:"API products: take AppCodes too."`
+	Upstreams   []wireUpstream `json:"upstreams,omitempty" maxItems:"32"`
+
+	Traffic *directory.Traffic `json:"traffic,omitempty" doc:"How calls are spread over the upstreams, bounded and tried again. What is left out takes its default."`
+
+	OnDisconnect  string     `json:"on_disconnect,omitempty" enum:"drain,cancel" doc:"What to do when a client leaves mid-stream: read on and bill the upstream's figures (drain, the default), or stop and bill what was counted (cancel)."`
+	BillEstimates bool       `json:"bill_estimates,omitempty" doc:"Bill counted amounts where the upstream reports no usage (LLM-37)."`
+	Items         []wireItem `json:"billing_items,omitempty" maxItems:"12" doc:"LLM products: where amounts stand that the gateway does not find by itself (EXT-3)."`
+	Parameters    string     `json:"parameters,omitempty" enum:"vllm" doc:"LLM products: check the parameters of chat and completion requests as vLLM does (LLM-12 to LLM-26); default: leave it to the upstream."`
+	ForwardMock   bool       `json:"forward_mock,omitempty" doc:"Operators only: let X-Mock-* headers through."`
 }
 
 type productPatch struct {
-	Name          *string         `json:"name,omitempty"`
-	Description   *string         `json:"description,omitempty"`
-	Models        *[]wireModel    `json:"models,omitempty"`
-	Host          *string         `json:"host,omitempty"`
-	Path          *string         `json:"path,omitempty"`
-	Methods       *[]string       `json:"methods,omitempty"`
-	StripPath     *bool           `json:"strip_path,omitempty"`
-	SimpleAuth    *bool           `json:"simple_auth,omitempty"`
-	Upstreams     *[]wireUpstream `json:"upstreams,omitempty" doc:"Replaces all of them; one with an id stays the same upstream."`
-	OnDisconnect  *string         `json:"on_disconnect,omitempty" enum:"drain,cancel"`
-	BillEstimates *bool           `json:"bill_estimates,omitempty"`
-	Items         *[]wireItem     `json:"billing_items,omitempty" maxItems:"12" doc:"Replaces all of them."`
-	Parameters    *string         `json:"parameters,omitempty" enum:"vllm," doc:"Empty: not checked."`
-	ForwardMock   *bool           `json:"forward_mock,omitempty" doc:"Operators only."`
+	Name          *string            `json:"name,omitempty"`
+	Description   *string            `json:"description,omitempty"`
+	Models        *[]wireModel       `json:"models,omitempty"`
+	Host          *string            `json:"host,omitempty"`
+	Path          *string            `json:"path,omitempty"`
+	Methods       *[]string          `json:"methods,omitempty"`
+	StripPath     *bool              `json:"strip_path,omitempty"`
+	SimpleAuth    *bool              `json:"simple_auth,omitempty"`
+	Upstreams     *[]wireUpstream    `json:"upstreams,omitempty" doc:"Replaces all of them; one with an id stays the same upstream."`
+	Traffic       *directory.Traffic `json:"traffic,omitempty" doc:"Replaces all of it: send what you read, with your changes."`
+	OnDisconnect  *string            `json:"on_disconnect,omitempty" enum:"drain,cancel"`
+	BillEstimates *bool              `json:"bill_estimates,omitempty"`
+	Items         *[]wireItem        `json:"billing_items,omitempty" maxItems:"12" doc:"Replaces all of them."`
+	Parameters    *string            `json:"parameters,omitempty" enum:"vllm," doc:"Empty: not checked."`
+	ForwardMock   *bool              `json:"forward_mock,omitempty" doc:"Operators only."`
 }
 
 func (c *productPatch) patch() ProductPatch {
 	p := ProductPatch{
 		Name: c.Name, Description: c.Description, Host: c.Host, Path: c.Path, Methods: c.Methods, StripPath: c.StripPath,
-		SimpleAuth: c.SimpleAuth, OnDisconnect: c.OnDisconnect, BillEstimates: c.BillEstimates, ForwardMock: c.ForwardMock,
+		SimpleAuth: c.SimpleAuth, OnDisconnect: c.OnDisconnect, BillEstimates: c.BillEstimates, ForwardMock: c.ForwardMock, Traffic: c.Traffic,
 	}
 	if c.Items != nil {
 		items := readItems(*c.Items)
@@ -237,7 +268,7 @@ func (s *Server) registerProducts() {
 			p, err := s.createProduct(ctx, in.once(a, "create-product"), ProductInput{
 				Seller: seller, Kind: b.Kind, Name: b.Name, Description: b.Description, Models: readModels(b.Models), Host: b.Host, Path: b.Path,
 				Methods: b.Methods, StripPath: b.StripPath, SimpleAuth: b.SimpleAuth, Upstreams: readUpstreams(b.Upstreams),
-				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, Metering: Metering{readItems(b.Items), b.Parameters}, ForwardMock: b.ForwardMock,
+				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, Metering: Metering{readItems(b.Items), b.Parameters}, ForwardMock: b.ForwardMock, Traffic: orZero(b.Traffic),
 			}, a.Role == RoleOperator)
 			if err != nil {
 				return nil, err

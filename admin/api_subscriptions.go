@@ -275,4 +275,5 @@ func (s *Server) registerSubscriptions() {
 			q.Units = q.Units[:len(sub.Units)]
 			return reply(q), nil
 		})
+	s.registerThresholds()
 }

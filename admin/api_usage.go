@@ -101,6 +101,7 @@ type wireRecord struct {
 	FirstByteUs     int64        `json:"first_byte_us"`
 	BytesIn         int64        `json:"bytes_in"`
 	BytesOut        int64        `json:"bytes_out"`
+	Attempts        int64        `json:"attempts,omitempty" doc:"How often upstreams were asked; the call is charged once whatever it is."`
 }
 
 func showRecord(r *usage.Record) wireRecord {
@@ -110,7 +111,7 @@ func showRecord(r *usage.Record) wireRecord {
 		Status: r.Status, Reason: r.Reason, Counted: r.Has(usage.Counted), Rule: r.Rule.String(), Basis: r.Basis.String(),
 		Streamed: r.Has(usage.Streamed), Incomplete: r.Has(usage.Incomplete), ClientGone: r.Has(usage.ClientGone), Debug: r.Has(usage.Debug),
 		Units: showUnits(&r.Units), Overrun: showUnits(&r.Overrun), CachedTokens: r.Cached, ReasoningTokens: r.Reasoning, Charges: []wireCharge{},
-		TotalUs: r.Total.Microseconds(), UpstreamUs: r.Upstream.Microseconds(), FirstByteUs: r.FirstByte.Microseconds(), BytesIn: r.BytesIn, BytesOut: r.BytesOut,
+		TotalUs: r.Total.Microseconds(), UpstreamUs: r.Upstream.Microseconds(), FirstByteUs: r.FirstByte.Microseconds(), BytesIn: r.BytesIn, BytesOut: r.BytesOut, Attempts: r.Attempts,
 	}
 	for _, c := range r.Charges {
 		w.Charges = append(w.Charges, wireCharge{Lot: c.Lot, Unit: c.Unit.String(), Amount: c.Amount, Period: time.UnixMilli(c.Bucket).UTC()})

@@ -18,6 +18,7 @@ type Billing interface {
 	Goods
 	Orders
 	Subscriptions
+	Watches
 	Balances
 }
 
@@ -46,6 +47,13 @@ type Subscriptions interface {
 	Freeze(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
 	Unfreeze(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
 	Close(ctx context.Context, in billing.SubscriptionChange) (billing.Subscription, error)
+}
+
+// Watches tell when a subscription's packages run low.
+type Watches interface {
+	SetThresholds(ctx context.Context, in billing.ThresholdChange) (billing.Thresholds, error)
+	Thresholds(ctx context.Context, subscription string) ([]billing.Thresholds, error)
+	Crossings(ctx context.Context, f billing.CrossingFilter) ([]billing.Crossing, string, error)
 }
 
 // Balances are the buyers' prepaid money.

@@ -16,6 +16,7 @@ import (
 func (s *Server) registerFeed() {
 	s.mux.HandleFunc("GET "+feed.DirectoryPath, s.feedDirectory)
 	s.mux.HandleFunc("POST "+feed.UsagePath, s.feedUsage)
+	s.mux.HandleFunc("POST "+feed.StatusPath, s.feedStatus)
 }
 
 // feedDirectory answers with the newest snapshot as soon as it is not the one

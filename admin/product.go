@@ -27,6 +27,7 @@ type Product struct {
 	StripPath   bool
 	SimpleAuth  bool // AUTH-6
 	Upstreams   []directory.Upstream
+	Traffic     directory.Traffic
 	// OnDisconnect is "drain" or "cancel".
 	OnDisconnect  string
 	BillEstimates bool
@@ -54,7 +55,8 @@ type ProductInput struct {
 	StripPath     bool
 	SimpleAuth    bool
 	Upstreams     []directory.Upstream // ids are given by CreateProduct
-	OnDisconnect  string               // default "drain"
+	Traffic       directory.Traffic
+	OnDisconnect  string // default "drain"
 	BillEstimates bool
 	Metering      Metering
 	ForwardMock   bool // an operator's choice only
@@ -73,6 +75,7 @@ type ProductPatch struct {
 	StripPath     *bool
 	SimpleAuth    *bool
 	Upstreams     *[]directory.Upstream
+	Traffic       *directory.Traffic // replaces all of it
 	OnDisconnect  *string
 	BillEstimates *bool
 	Items         *[]directory.Item
@@ -121,7 +124,12 @@ func (s *Server) checkProduct(p *Product, trusted bool) error {
 			twice := slices.ContainsFunc(u.Headers[:j], func(o directory.KV) bool { return strings.EqualFold(o.Name, h.Name) })
 			f.check(!twice, at+".name", "is listed twice")
 		}
+		checkUpstreamExtras(&f, at, p, u, trusted)
 	}
+	for _, fault := range p.Traffic.Faults() {
+		f.add("body.traffic."+fault.Field, fault.Text)
+	}
+	f.check(p.Kind == directory.KindLLM || !p.Traffic.MapModelBack, "body.traffic.map_model_back", "belongs to LLM products only")
 	return f.err()
 }
 
@@ -140,7 +148,7 @@ func (s *Server) createProduct(ctx context.Context, k onceKey, in ProductInput, 
 	p := Product{
 		ID: ids.New(now), Seller: in.Seller, Kind: in.Kind, Name: in.Name, Description: in.Description,
 		Models: orEmpty(in.Models), Host: in.Host, Path: in.Path, Methods: orEmpty(in.Methods),
-		StripPath: in.StripPath, SimpleAuth: in.SimpleAuth, Upstreams: slices.Clone(in.Upstreams),
+		StripPath: in.StripPath, SimpleAuth: in.SimpleAuth, Upstreams: slices.Clone(in.Upstreams), Traffic: in.Traffic,
 		OnDisconnect: in.OnDisconnect, BillEstimates: in.BillEstimates, Metering: in.Metering, ForwardMock: in.ForwardMock,
 		Published: in.Publish, Revision: 1, Created: now, Updated: now,
 	}
@@ -256,6 +264,7 @@ func (c *ProductPatch) apply(p *Product) error {
 	set(&p.Metering.Items, c.Items)
 	set(&p.Metering.Parameters, c.Parameters)
 	set(&p.ForwardMock, c.ForwardMock)
+	set(&p.Traffic, c.Traffic)
 	if c.Upstreams == nil {
 		return nil
 	}
@@ -285,8 +294,8 @@ func (c *ProductPatch) apply(p *Product) error {
 			}
 			// A kept secret goes only where it went before: somebody who may
 			// edit but not read must not be able to send it elsewhere.
-			if u.URL != old.URL {
-				f.add(at+".headers["+strconv.Itoa(j)+"].value", "must be sent again when the url changes")
+			if u.URL != old.URL || u.TLS != old.TLS {
+				f.add(at+".headers["+strconv.Itoa(j)+"].value", "must be sent again when the url or tls changes")
 				continue
 			}
 			h.Value = old.Headers[n].Value

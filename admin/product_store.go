@@ -9,20 +9,20 @@ import (
 	"tollgate/internal/sqldb"
 )
 
-const productColumns = "id, seller, kind, name, description, infer_id, models, host, path, methods, strip_path, simple_auth, on_disconnect, bill_estimates, forward_mock, published, revision, created, updated, metering"
+const productColumns = "id, seller, kind, name, description, infer_id, models, host, path, methods, strip_path, simple_auth, on_disconnect, bill_estimates, forward_mock, published, revision, created, updated, metering, traffic"
 
 func scanProduct(r scanner) (p Product, err error) {
 	err = r.Scan(&p.ID, &p.Seller, &p.Kind, &p.Name, &p.Description, &p.InferID, sqldb.JSON(&p.Models), &p.Host, &p.Path, sqldb.JSON(&p.Methods),
 		&p.StripPath, &p.SimpleAuth, &p.OnDisconnect, &p.BillEstimates, &p.ForwardMock, &p.Published, &p.Revision,
-		sqldb.Instant{Dst: &p.Created}, sqldb.Instant{Dst: &p.Updated}, sqldb.JSON(&p.Metering))
+		sqldb.Instant{Dst: &p.Created}, sqldb.Instant{Dst: &p.Updated}, sqldb.JSON(&p.Metering), sqldb.JSON(&p.Traffic))
 	return p, err
 }
 
 func (s *Server) insertProduct(ctx context.Context, tx *sqldb.Tx, p *Product) error {
-	_, err := tx.Exec(ctx, "INSERT INTO admin_products ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+	_, err := tx.Exec(ctx, "INSERT INTO admin_products ("+productColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
 		p.ID, p.Seller, string(p.Kind), p.Name, p.Description, p.InferID, sqldb.JSON(p.Models), p.Host, p.Path, sqldb.JSON(p.Methods),
 		p.StripPath, p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Created), sqldb.Ms(p.Updated),
-		sqldb.JSON(p.Metering))
+		sqldb.JSON(p.Metering), sqldb.JSON(p.Traffic))
 	if err != nil {
 		return fmt.Errorf("admin: keep the product: %w", err)
 	}
@@ -31,9 +31,9 @@ func (s *Server) insertProduct(ctx context.Context, tx *sqldb.Tx, p *Product) er
 
 func (s *Server) replaceProduct(ctx context.Context, tx *sqldb.Tx, p *Product) error {
 	_, err := tx.Exec(ctx, `UPDATE admin_products SET name = $2, description = $3, models = $4, host = $5, path = $6, methods = $7, strip_path = $8,
-		simple_auth = $9, on_disconnect = $10, bill_estimates = $11, forward_mock = $12, published = $13, revision = $14, updated = $15, metering = $16 WHERE id = $1`,
+		simple_auth = $9, on_disconnect = $10, bill_estimates = $11, forward_mock = $12, published = $13, revision = $14, updated = $15, metering = $16, traffic = $17 WHERE id = $1`,
 		p.ID, p.Name, p.Description, sqldb.JSON(p.Models), p.Host, p.Path, sqldb.JSON(p.Methods), p.StripPath,
-		p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Updated), sqldb.JSON(p.Metering))
+		p.SimpleAuth, p.OnDisconnect, p.BillEstimates, p.ForwardMock, p.Published, p.Revision, sqldb.Ms(p.Updated), sqldb.JSON(p.Metering), sqldb.JSON(p.Traffic))
 	if err != nil {
 		return fmt.Errorf("admin: change the product: %w", err)
 	}
@@ -51,8 +51,8 @@ func (s *Server) insertUpstreams(ctx context.Context, tx *sqldb.Tx, p *Product) 
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "INSERT INTO admin_upstreams (id, product, position, url, weight, headers) VALUES ($1, $2, $3, $4, $5, $6)",
-			u.ID, p.ID, i, u.URL, u.Weight, s.box.Seal(headersPlace(u.ID), string(headers)))
+		_, err = tx.Exec(ctx, "INSERT INTO admin_upstreams (id, product, position, url, weight, headers, settings) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			u.ID, p.ID, i, u.URL, u.Weight, s.box.Seal(headersPlace(u.ID), string(headers)), sqldb.JSON(upstreamSettings{u.Models, u.TLS}))
 		if err != nil {
 			return fmt.Errorf("admin: keep an upstream: %w", err)
 		}
@@ -66,13 +66,21 @@ type ownedUpstream struct {
 	directory.Upstream
 }
 
-const upstreamColumns = "product, id, url, weight, headers"
+// upstreamSettings is what is kept of an upstream in one column.
+type upstreamSettings struct {
+	Models []directory.Model     `json:"models,omitempty"`
+	TLS    directory.UpstreamTLS `json:"tls,omitzero"`
+}
+
+const upstreamColumns = "product, id, url, weight, headers, settings"
 
 func (s *Server) scanUpstream(r scanner) (u ownedUpstream, err error) {
 	var sealed string
-	if err := r.Scan(&u.product, &u.ID, &u.URL, &u.Weight, &sealed); err != nil {
+	var more upstreamSettings
+	if err := r.Scan(&u.product, &u.ID, &u.URL, &u.Weight, &sealed, sqldb.JSON(&more)); err != nil {
 		return u, err
 	}
+	u.Models, u.TLS = more.Models, more.TLS
 	plain, err := s.box.Open(headersPlace(u.ID), sealed)
 	if err != nil {
 		return u, fmt.Errorf("admin: open the headers of upstream %s: %w", u.ID, err)

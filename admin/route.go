@@ -137,6 +137,25 @@ func checkUpstreamURL(f *faults, location, text string, trusted, publicOnly bool
 	return strings.TrimRight(u.String(), "/")
 }
 
+// checkUpstreamExtras adds a fault for each name of a model that the product
+// does not have, and for TLS settings that cannot be.
+func checkUpstreamExtras(f *faults, at string, p *Product, u *directory.Upstream, trusted bool) {
+	f.check(len(u.Models) <= maxModels, at+".models", fmt.Sprintf("must hold at most %d models", maxModels))
+	for i, m := range u.Models {
+		at := at + ".models[" + strconv.Itoa(i) + "]"
+		f.check(slices.ContainsFunc(p.Models, func(o directory.Model) bool { return o.Name == m.Name }), at+".name", "must be the name of one of the product's models")
+		f.check(!slices.ContainsFunc(u.Models[:i], func(o directory.Model) bool { return o.Name == m.Name }), at+".name", "is listed twice")
+		checkText(f, at+".upstream", m.Upstream, 1, 128)
+	}
+	f.check(strings.HasPrefix(u.URL, "https://") || u.TLS == (directory.UpstreamTLS{}), at+".tls", "belongs to https upstreams only")
+	f.check(u.TLS.ServerName == "" || len(u.TLS.ServerName) <= 253 && hostPattern.MatchString(u.TLS.ServerName), at+".tls.server_name", "must be a host name in lower case")
+	if _, err := u.TLS.Roots(); err != nil {
+		f.add(at+".tls.ca_pem", err.Error())
+	}
+	f.check(len(u.TLS.CA) <= 65536, at+".tls.ca_pem", "must have at most 65536 bytes")
+	f.check(trusted || !u.TLS.SkipVerify, at+".tls.skip_verify", "is for operators only: give the upstream's certificate in ca_pem instead")
+}
+
 // checkHeader adds a fault unless h can be sent to an upstream.
 func checkHeader(f *faults, location string, h directory.KV) {
 	f.check(len(h.Name) <= 128 && tokenPattern.MatchString(h.Name), location+".name", "must be a header name, such as X-Api-Key")

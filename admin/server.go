@@ -106,6 +106,7 @@ type Server struct {
 	document []byte // the OpenAPI document
 	routes   []route
 	failures atomic.Int64
+	statuses nodeStatuses
 	outside  sync.Mutex // see onceOutside
 
 	closing context.Context // done once Close was called

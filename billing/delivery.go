@@ -46,6 +46,9 @@ func (s *Service) Run(ctx context.Context) error {
 		if err != nil {
 			s.log.Error("deliveries to the quota store cannot be read", "error", err)
 		}
+		if err := s.DeliverThresholds(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("thresholds not delivered to the quota store", "error", err)
+		}
 		if n == deliverBatch {
 			continue // there may be more
 		}

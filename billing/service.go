@@ -22,6 +22,9 @@ type Options struct {
 	DB   *sqldb.DB
 	Lots LotStore
 
+	// Watches takes the thresholds; nil leaves them undelivered.
+	Watches WatchStore
+
 	Hooks Hooks
 
 	// Now is the clock; default time.Now.
@@ -47,6 +50,7 @@ type Options struct {
 type Service struct {
 	db      *sqldb.DB
 	lots    LotStore
+	watches WatchStore
 	hooks   Hooks
 	now     func() time.Time
 	log     *slog.Logger
@@ -86,7 +90,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		db: o.DB, lots: o.Lots, hooks: o.Hooks, now: o.Now, log: o.Logger,
+		db: o.DB, lots: o.Lots, watches: o.Watches, hooks: o.Hooks, now: o.Now, log: o.Logger,
 		credit: o.OnDemandCredit, timeout: o.DeliveryTimeout, poll: o.PollEvery,
 		kick: make(chan struct{}, 1),
 	}, nil

@@ -192,5 +192,10 @@ func insertSubscription(ctx context.Context, tx *sqldb.Tx, account string, spec 
 	_, err := tx.Exec(ctx, `INSERT INTO billing_subscription (id, account, product, mode, family, unit_key, state, reason, created_ms, updated_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, '', $8, $8)`,
 		sub.ID, account, sub.Product, string(sub.Mode), family(spec.Mode), unitKey(sub.Units), string(sub.State), sqldb.Ms(now))
+	for _, u := range sub.Units {
+		if err == nil { // "used up" is watched from the first purchase on (ALERT-24)
+			err = setThresholds(ctx, tx, &Thresholds{Subscription: sub.ID, Unit: u, Updated: now})
+		}
+	}
 	return sub, err
 }

@@ -190,6 +190,7 @@ func (c *call) relayStream(head []byte) refusal {
 			c.ctx.Response.Header.Set("X-Tollgate-Charged", "call=1")
 		}
 	}
+	c.follow()
 	c.send(c.ex.Response.Header.ContentLength())
 	return refusal{}
 }
@@ -212,6 +213,7 @@ func (c *call) relayEvents() refusal {
 			h.Del(fasthttp.HeaderContentEncoding)
 		}
 	}
+	c.follow()
 	c.send(-1)
 	return refusal{}
 }

@@ -1,6 +1,10 @@
 package gateway
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/directory"
+)
 
 // breakers shows the health of every upstream in the directory.
 type breakers struct{ g *Gateway }
@@ -65,34 +69,25 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// UpstreamStatus is what this gateway knows of one upstream of a product.
-type UpstreamStatus struct {
-	Product   string `json:"product_id"`
-	ID        string `json:"upstream_id"`
-	Host      string `json:"host"`
-	Breaker   string `json:"breaker"` // closed, half-open, open
-	Available bool   `json:"available"`
-	Healthy   bool   `json:"healthy"` // by active checks; true without
-	Ejected   bool   `json:"ejected"`
-	Resting   bool   `json:"resting"` // it asked for a pause by Retry-After
-	InFlight  int64  `json:"in_flight"`
-	Attempts  int64  `json:"attempts"`
-	Failures  int64  `json:"failures"`
-}
+// maxStatuses bounds a report on upstreams.
+const maxStatuses = 4096
 
-// Upstreams tells what this gateway knows of every upstream in its directory,
-// in no order.
-func (g *Gateway) Upstreams() []UpstreamStatus {
+// Upstreams tells what this gateway knows of the upstreams in its directory, in
+// no order. One that was not called yet and has nothing wrong is left out.
+func (g *Gateway) Upstreams() []directory.UpstreamStatus {
 	t := g.table.Load()
 	if t == nil {
 		return nil
 	}
-	var out []UpstreamStatus
+	var out []directory.UpstreamStatus
 	for _, p := range t.products {
 		for _, u := range p.upstream {
 			s := u.Status()
-			out = append(out, UpstreamStatus{
-				Product: p.ID, ID: u.id, Host: u.Host(), Breaker: s.State.String(), Available: s.Available, Healthy: s.Healthy,
+			if s.Calls == 0 && s.Available || len(out) == maxStatuses {
+				continue
+			}
+			out = append(out, directory.UpstreamStatus{
+				Product: p.ID, ID: u.id, Breaker: s.State.String(), Available: s.Available, Healthy: s.Healthy,
 				Ejected: s.Ejected, Resting: s.Resting, InFlight: s.InFlight, Attempts: s.Calls, Failures: s.Failures,
 			})
 		}

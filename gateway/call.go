@@ -84,6 +84,7 @@ type callState struct {
 	firstByte  time.Time
 	incomplete bool
 	clientGone bool
+	dry        bool // the gateway ended the stream: nothing was left to hold for it
 
 	seen    *seen      // nil while neither access log nor traces are on
 	refused string     // the reason of a refusal

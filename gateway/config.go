@@ -76,6 +76,18 @@ type Config struct {
 	// HoldDefault is the output estimate of a request without max_tokens.
 	// Default 512.
 	HoldDefault int64
+	// HoldSlice is by how many tokens the hold of a stream grows when its use
+	// comes near what is held, and the most a stream may use beyond its package.
+	// Default 256; less costs more questions to the quota store near the end of
+	// a package.
+	HoldSlice int64
+	// CheckpointEvery and CheckpointUnits say when a stream charged by tokens
+	// gets another provisional record: after that time or that many tokens,
+	// whichever is first. They bound what a crash makes free of a stream. The
+	// first one is written before its first byte is delivered. Defaults 1s, 256;
+	// each record costs about a microsecond.
+	CheckpointEvery time.Duration
+	CheckpointUnits int64
 	// DrainTimeout, DrainBytes and MaxDrains bound the reading on after a
 	// client left mid-stream. Defaults 60s, 16 MiB, 256.
 	DrainTimeout time.Duration
@@ -117,6 +129,9 @@ func (c Config) withDefaults() Config {
 	setInt(&c.MaxUpload, 512<<20)
 	setInt(&c.HoldCap, 4096)
 	setInt(&c.HoldDefault, 512)
+	setInt(&c.HoldSlice, 256)
+	setInt(&c.CheckpointUnits, 256)
+	setDur(&c.CheckpointEvery, time.Second)
 	setInt(&c.DrainBytes, 16<<20)
 	setInt(&c.MaxDrains, 256)
 	if c.MaxHeader <= 0 {

@@ -8,7 +8,8 @@ import (
 )
 
 // eventParser is the part of a relay that takes a stream of server-sent events
-// apart. It does not matter where the bytes were cut.
+// apart. A line ends with CR, LF or both, as the grammar of event streams has
+// it. It does not matter where the bytes were cut.
 type eventParser struct {
 	strip bool   // drop the usage chunk the client did not ask for
 	out   []byte // to be delivered
@@ -19,57 +20,123 @@ type eventParser struct {
 	big   bool   // the event under way is too long to be looked into
 	mid   bool   // bytes of the event under way were delivered
 	done  bool   // the stream's own end was seen
+	named bool   // the stream names its events, as the responses API does
+	begun bool   // the first line was seen
+	tail  tail   // what an LF at the beginning of the next bytes belongs to
+}
+
+// tail says where the LF of a CRLF goes: a line ends at its CR, because no LF
+// may follow for a long time.
+type tail uint8
+
+const (
+	noTail   tail = iota // the last byte was no CR
+	tailKept             // to the event under way
+	tailOut              // to the event that was delivered
+	tailDrop             // to the event that was dropped
+)
+
+// takeTail takes the LF of a CRLF from the beginning of b.
+func (r *relay) takeTail(b []byte) []byte {
+	was := r.tail
+	if was == noTail || len(b) == 0 {
+		return b
+	}
+	r.tail = noTail
+	if b[0] != '\n' {
+		return b
+	}
+	switch was {
+	case tailKept:
+		r.keep(b[:1])
+	case tailOut:
+		r.out = append(r.out, '\n')
+	}
+	return b[1:]
 }
 
 // feed takes the next bytes and appends to out what is to be delivered. It
-// returns the error of settling the call, behind which nothing is delivered.
+// returns the error of settling the call, behind which nothing is delivered, or
+// errDry behind the event that used the last of the package up.
 func (r *relay) feed(b []byte) error {
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, '\n')
-		if i < 0 {
+	lf := bytes.IndexByte(b, '\n')
+	for b = r.cutTail(b, &lf); len(b) > 0; b = r.cutTail(b, &lf) {
+		line := b
+		if lf >= 0 {
+			line = b[:lf+1]
+		}
+		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
+			line = line[:cr+1]
+		} else if lf < 0 {
 			r.keep(b)
 			r.addToLine(b)
 			return nil
 		}
-		seg := b[:i+1]
-		b = b[i+1:]
-		line := seg
-		if len(r.line) > 0 || r.cut {
-			r.addToLine(seg)
-			line = r.line
-		} else {
-			r.limit(len(line))
+		b = b[len(line):]
+		if lf -= len(line); lf < 0 {
+			lf = bytes.IndexByte(b, '\n')
 		}
-		switch {
-		case r.cut: // the end of a line that was not looked at
-			r.keep(seg)
-		case isBlankLine(line):
-			// The event ends here: judge it before its last byte is delivered.
-			r.pending = len(r.out) + len(r.event) + len(seg) + len(b)
-			drop, err := r.dispatch()
-			if err != nil {
-				return err
-			}
-			if !drop {
-				r.keep(seg)
-				r.out = append(r.out, r.event...)
-			}
-			r.event, r.mid, r.big = trimBuffer(r.event), false, false
-		case !r.big && isDoneLine(line):
-			// Some clients act on this line without waiting for the blank one.
-			r.done = true
-			r.pending = len(r.out) + len(r.event) + len(seg) + len(b)
-			if err := r.c.settle(); err != nil {
-				return err
-			}
-			r.keep(seg)
-		default:
-			r.keep(seg)
-			r.takeLine(line)
+		if err := r.endLine(line, len(b)); err != nil {
+			return err
 		}
-		r.line, r.cut = trimBuffer(r.line), false
 	}
 	return nil
+}
+
+// cutTail is takeTail in a buffer whose first LF is at *lf.
+func (r *relay) cutTail(b []byte, lf *int) []byte {
+	rest := r.takeTail(b)
+	if len(rest) < len(b) {
+		*lf = bytes.IndexByte(rest, '\n')
+	}
+	return rest
+}
+
+// endLine takes the rest of a line, its end included; more bytes come behind.
+func (r *relay) endLine(seg []byte, more int) (err error) {
+	line := seg
+	if len(r.line) > 0 || r.cut {
+		r.addToLine(seg)
+		line = r.line
+	} else {
+		r.limit(len(line))
+	}
+	end := tailKept
+	switch {
+	case r.cut: // the end of a line that was not looked at
+		r.keep(seg)
+	case isBlankLine(line):
+		// The event ends here: judge it before its last byte is delivered.
+		r.pending = len(r.out) + len(r.event) + len(seg) + more
+		var drop bool
+		if drop, err = r.dispatch(); err != nil && err != errDry {
+			return err
+		}
+		end = tailDrop
+		if !drop {
+			r.keep(seg)
+			r.out = append(r.out, r.event...)
+			end = tailOut
+		}
+		r.event, r.mid, r.big = trimBuffer(r.event), false, false
+	case !r.big && isDoneLine(line):
+		// Some clients act on this line without waiting for the blank one.
+		r.done = true
+		r.pending = len(r.out) + len(r.event) + len(seg) + more
+		if err := r.c.settle(); err != nil {
+			return err
+		}
+		r.keep(seg)
+	default:
+		r.keep(seg)
+		r.takeLine(line)
+	}
+	r.line, r.cut, r.begun = trimBuffer(r.line), false, true
+	r.tail = noTail
+	if seg[len(seg)-1] == '\r' {
+		r.tail = end
+	}
+	return err
 }
 
 // trimBuffer empties b, and gives it up when it has grown large.
@@ -99,7 +166,7 @@ func (r *relay) addToLine(b []byte) {
 	}
 	n := len(r.line) + len(b)
 	r.limit(n)
-	if r.big && n > len("\r\n") {
+	if r.big && n > 1 {
 		r.cut, r.line = true, nil
 		return
 	}
@@ -128,8 +195,13 @@ func (r *relay) takeLine(line []byte) {
 	if r.big {
 		return
 	}
-	payload, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r\n"), []byte("data:"))
+	line = bytes.TrimRight(line, "\r\n")
+	if !r.begun {
+		line = bytes.TrimPrefix(line, []byte("\ufeff")) // the grammar lets a stream begin with it
+	}
+	payload, ok := bytes.CutPrefix(line, []byte("data:"))
 	if !ok {
+		r.named = r.named || bytes.HasPrefix(line, []byte("event:"))
 		return
 	}
 	if len(payload) > 0 && payload[0] == ' ' {
@@ -146,12 +218,13 @@ func isDoneLine(line []byte) bool {
 	return ok && string(bytes.TrimSpace(payload)) == "[DONE]"
 }
 
-func isBlankLine(line []byte) bool {
-	return len(line) == 1 || len(line) == 2 && line[0] == '\r'
-}
+// isBlankLine reports whether nothing stands before the line's end, of which a
+// CRLF is only the CR.
+func isBlankLine(line []byte) bool { return len(line) == 1 }
 
 // dispatch looks into a complete event: usage is read, the stream's own end
-// settles the call. It reports whether the event is to be dropped.
+// settles the call, what was generated is counted. It reports whether the event
+// is to be dropped, and errDry when the package is used up with it.
 func (r *relay) dispatch() (drop bool, err error) {
 	c := r.c
 	data := bytes.TrimSpace(r.data)
@@ -176,6 +249,9 @@ func (r *relay) dispatch() (drop bool, err error) {
 		r.done = true
 		return drop, c.settle()
 	}
+	if r.run.grows && r.run.count(c, data) && r.grow(data) {
+		return drop, errDry
+	}
 	return drop, nil
 }
 
@@ -187,7 +263,7 @@ func (r *relay) finish() {
 		r.takeLine(r.line)
 	}
 	drop, err := r.dispatch()
-	if !drop && err == nil {
+	if !drop && (err == nil || err == errDry) { // it has ended: there is nothing to cut
 		r.out = append(r.out, r.event...)
 	}
 	r.event = nil

@@ -14,11 +14,24 @@ import (
 )
 
 // noHold counts how it was resolved.
-type noHold struct{ settled, released int }
+type noHold struct {
+	settled, released int
+	dry               bool // has three tokens and no more
+}
 
 func (h *noHold) Settle(*usage.Record) error { h.settled++; return nil }
 func (h *noHold) Release()                   { h.released++ }
 func (h *noHold) Note(*usage.Record)         {}
+
+func (h *noHold) Checkpoint(*usage.Record) error { return nil }
+func (h *noHold) Free()                          {}
+
+func (h *noHold) Extend(more usage.Units) (usage.Units, error) {
+	if h.dry && more != (usage.Units{}) {
+		return usage.Units{}, ErrExhausted
+	}
+	return usage.Units{usage.Token: 3}, nil
+}
 
 // testGateway is a gateway for tests of its parts.
 func testGateway(cfg Config) *Gateway {
@@ -56,8 +69,9 @@ func relayCall(g *Gateway, text []byte, strip bool, f family, cut func(left int)
 }
 
 // relayed runs text through a relay of events in the given cuts.
-func relayed(g *Gateway, text []byte, strip bool, f family, cut func(left int) int) (out []byte, c *call, h *noHold) {
+func relayed(g *Gateway, text []byte, strip bool, f family, dry bool, cut func(left int) int) (out []byte, c *call, h *noHold) {
 	c, h = relayCall(g, text, strip, f, cut)
+	h.dry, c.stream.run.grows = dry, dry
 	defer buffers.Put(c.stream.buf)
 	for {
 		b, err := c.stream.step()
@@ -75,13 +89,15 @@ func FuzzEvents(f *testing.F) {
 	for _, s := range []string{
 		"data: {\"choices\":[{}]}\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\n\ndata: [DONE]\n\n",
 		"data: {\"choices\":[],\r\ndata: \"usage\":{\"total_tokens\":5}}\r\n\r\ndata:[DONE]\r\n\r\n",
-		": c\n\n\n\r\nevent: x\ndata\ndata:\n\n", "data: [DONE]", "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5}}}\n\n",
+		": c\n\n\n\r\nevent: x\ndata\ndata:\n\n", "data: {\"choices\":[{}]}\r\rdata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\r\rdata: [DONE]\r\r",
+		"\ufeffdata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\r\r\n\r\n\n\r", "data: [DONE]", "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5}}}\n\n",
 		"data: 0123456789012345678901234567890123456789012345678901234567890123456789\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\n\n",
 	} {
 		f.Add([]byte(s), uint64(1), uint8(0))
 	}
 	small := testGateway(Config{MaxEvent: 64})
 	large := testGateway(Config{})
+	f.Add([]byte("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata: {\"text\": \"0123456789012345\"}\n\ndata: {\"delta\":\"abcdefghijklm\\\\\"}\n\n"), uint64(3), uint8(8))
 	f.Fuzz(func(t *testing.T, text []byte, seed uint64, how uint8) {
 		g := large
 		if how&1 != 0 {
@@ -92,9 +108,10 @@ func FuzzEvents(f *testing.F) {
 			fam = familyResponses
 		}
 		strip := how&2 != 0
-		whole, a, ha := relayed(g, text, strip, fam, func(left int) int { return left })
+		dry := how&8 != 0
+		whole, a, ha := relayed(g, text, strip, fam, dry, func(left int) int { return left })
 		r := rand.New(rand.NewPCG(seed, 1))
-		cut, b, hb := relayed(g, text, strip, fam, func(left int) int { return 1 + r.IntN(min(left, 1+int(seed%9))) })
+		cut, b, hb := relayed(g, text, strip, fam, dry, func(left int) int { return 1 + r.IntN(min(left, 1+int(seed%9))) })
 		if ha.settled != 1 || hb.settled != 1 || ha.released+hb.released != 0 {
 			t.Fatalf("settled %d and %d times", ha.settled, hb.settled)
 		}
@@ -104,6 +121,15 @@ func FuzzEvents(f *testing.F) {
 		if a.usage != b.usage || a.incomplete != b.incomplete {
 			t.Fatalf("%q: whole %+v %v, cut %+v %v", text, a.usage, a.incomplete, b.usage, b.incomplete)
 		}
+		if a.dry != b.dry {
+			t.Fatalf("%q: dry %v, cut %v", text, a.dry, b.dry)
+		}
+		if a.dry {
+			if !bytes.Contains(whole, []byte(`"code":"insufficient_quota"`)) {
+				t.Fatalf("%q: %q ends without an error", text, whole)
+			}
+			return
+		}
 		if !strip && !bytes.Equal(whole, text) {
 			t.Fatalf("%q became %q", text, whole)
 		}
@@ -111,10 +137,24 @@ func FuzzEvents(f *testing.F) {
 			t.Fatalf("%q became %q", text, whole)
 		}
 		// What was dropped is whole lines, in their order.
-		if rest := bytes.SplitAfter(text, []byte{'\n'}); !isSubsequence(bytes.SplitAfter(whole, []byte{'\n'}), rest) {
+		if !isSubsequence(lines(whole), lines(text)) {
 			t.Fatalf("%q became %q", text, whole)
 		}
 	})
+}
+
+// lines splits a stream behind its line ends: CR, LF or both.
+func lines(text []byte) (list [][]byte) {
+	for {
+		i := bytes.IndexAny(text, "\r\n")
+		if i < 0 {
+			return append(list, text)
+		}
+		if i++; text[i-1] == '\r' && i < len(text) && text[i] == '\n' {
+			i++
+		}
+		list, text = append(list, text[:i]), text[i:]
+	}
 }
 
 func isSubsequence(short, long [][]byte) bool {

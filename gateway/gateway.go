@@ -27,6 +27,7 @@ type Gateway struct {
 	cfg      Config
 	admitter Admitter
 	recorder Recorder
+	tokens   TokenCounter // nil: chunks and bytes are counted
 	log      *slog.Logger
 	metrics  *metrics
 	limits   *limit.Table
@@ -57,8 +58,9 @@ type hashState struct {
 }
 
 // Deps are what the gateway needs of the rest of the program. AccessLog and
-// Tracer may be nil, for off, and Board for a node that shares its limits with
-// no other; the rest is required.
+// Tracer may be nil, for off, Board for a node that shares its limits with no
+// other, and Tokens, without which streams are counted by their events and
+// bytes; the rest is required.
 type Deps struct {
 	AccessLog *accesslog.Writer
 	Tracer    *trace.Tracer
@@ -66,6 +68,7 @@ type Deps struct {
 
 	Admitter Admitter
 	Recorder Recorder
+	Tokens   TokenCounter
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
 }
@@ -77,6 +80,7 @@ func New(cfg Config, deps Deps) *Gateway {
 		cfg:      cfg.withDefaults(),
 		admitter: deps.Admitter,
 		recorder: deps.Recorder,
+		tokens:   deps.Tokens,
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
 	}
@@ -312,6 +316,7 @@ func (g *Gateway) with(ctx *fasthttp.RequestCtx, f func(*call) refusal) {
 			if c.tape != nil {
 				c.tape.end(false)
 			}
+			c.free()
 			c.reset()
 			g.calls.Put(c)
 		}

@@ -125,8 +125,11 @@ func (free) Settle(rec *usage.Record) error {
 	rec.Charges = append(rec.Charges, usage.Charge{Lot: "LOT", Amount: 1})
 	return nil
 }
-func (free) Release()           {}
-func (free) Note(*usage.Record) {}
+func (free) Release()                                {}
+func (free) Note(*usage.Record)                      {}
+func (free) Free()                                   {}
+func (free) Checkpoint(*usage.Record) error          { return nil }
+func (free) Extend(usage.Units) (usage.Units, error) { return usage.Units{usage.Token: 1 << 40}, nil }
 
 func benchGateway(b testing.TB, upstream string) (addr string) {
 	g := gateway.New(gateway.Config{PlainAppCode: true}, gateway.Deps{Admitter: free{}, Recorder: free{}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})

@@ -30,7 +30,11 @@ type ledger struct {
 	mu sync.Mutex
 
 	left      map[string]int64 // by subscription
+	reserved  map[string]int64 // likewise, tokens that holds have of it
 	held      int64
+	parts     []usage.Record // provisional
+	extendErr error
+	freed     int64
 	records   []usage.Record
 	notes     []usage.Record
 	admitErr  error
@@ -42,7 +46,7 @@ type ledger struct {
 }
 
 func newLedger(t testing.TB) *ledger {
-	l := &ledger{t: t, left: make(map[string]int64)}
+	l := &ledger{t: t, left: make(map[string]int64), reserved: make(map[string]int64)}
 	l.changed = sync.NewCond(&l.mu)
 	return l
 }
@@ -63,7 +67,9 @@ func (l *ledger) Admit(sub string, units []usage.Unit, est usage.Units, at time.
 		l.left[sub]--
 	}
 	l.held++
-	return &hold{l: l, sub: sub, units: units}, nil
+	h := &hold{l: l, sub: sub, units: units}
+	h.take(est)
+	return h, nil
 }
 
 func (l *ledger) Note(rec *usage.Record) {
@@ -80,7 +86,76 @@ type hold struct {
 	l     *ledger
 	sub   string
 	units []usage.Unit
+	has   usage.Units
 	done  bool
+	freed bool
+}
+
+// take reserves up to want of what is left. The caller holds l.mu.
+func (h *hold) take(want usage.Units) (got int64) {
+	for _, u := range h.units {
+		if u != usage.Call {
+			n := max(0, min(want[u], h.l.left[h.sub]-h.l.reserved[h.sub]))
+			h.has[u] += n
+			h.l.reserved[h.sub] += n
+			got += n
+		}
+	}
+	return got
+}
+
+// give ends the reservation. The caller holds l.mu.
+func (h *hold) give() {
+	h.done = true
+	h.l.held--
+	for _, n := range h.has {
+		h.l.reserved[h.sub] -= n
+	}
+}
+
+func (h *hold) Extend(more usage.Units) (usage.Units, error) {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	h.touch()
+	switch {
+	case more == usage.Units{}:
+	case h.l.extendErr != nil:
+		return usage.Units{}, h.l.extendErr
+	case h.take(more) == 0:
+		return usage.Units{}, gateway.ErrExhausted
+	}
+	return h.has, nil
+}
+
+func (h *hold) Checkpoint(rec *usage.Record) error {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	h.touch()
+	if h.l.settleErr != nil {
+		return h.l.settleErr
+	}
+	h.l.parts = append(h.l.parts, *rec)
+	return nil
+}
+
+// Free implements gateway.Hold: nothing may come after it, and nothing may be
+// open then.
+func (h *hold) Free() {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	h.touch()
+	if !h.done {
+		h.l.t.Error("an open hold was freed")
+	}
+	h.freed = true
+	h.l.freed++
+}
+
+// touch holds that the hold was not freed. The caller holds l.mu.
+func (h *hold) touch() {
+	if h.freed {
+		h.l.t.Error("a hold was used after it was freed")
+	}
 }
 
 func (h *hold) Settle(rec *usage.Record) error {
@@ -89,12 +164,12 @@ func (h *hold) Settle(rec *usage.Record) error {
 	}
 	h.l.mu.Lock()
 	defer h.l.mu.Unlock()
+	h.touch()
 	if h.done {
 		h.l.t.Error("a hold was resolved twice")
 		return nil
 	}
-	h.done = true
-	h.l.held--
+	h.give()
 	if h.l.settleErr != nil {
 		return h.l.settleErr
 	}
@@ -115,12 +190,12 @@ func (h *hold) Settle(rec *usage.Record) error {
 func (h *hold) Release() {
 	h.l.mu.Lock()
 	defer h.l.mu.Unlock()
+	h.touch()
 	if h.done {
 		h.l.t.Error("a hold was resolved twice")
 		return
 	}
-	h.done = true
-	h.l.held--
+	h.give()
 	if h.units[0] == usage.Call {
 		h.l.left[h.sub]++
 	}

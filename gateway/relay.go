@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tidwall/gjson"
 )
 
 // bufferSize is the size of the buffers answers pass through.
@@ -34,6 +38,7 @@ type relay struct {
 	scan   *answerScan // looks for usage in a long plain answer
 	parse  bool        // the events are looked into
 	eventParser
+	run running
 
 	pending int    // bytes on their way out when the call is settled
 	rest    []byte // what Read has not handed out yet
@@ -117,6 +122,7 @@ func (r *relay) next() ([]byte, error) {
 			return r.end(b, r.err)
 		}
 		if len(b) > 0 {
+			r.checkpoint(len(b))
 			return b, nil
 		}
 	}
@@ -128,7 +134,11 @@ func (r *relay) next() ([]byte, error) {
 		}
 		if r.parse {
 			r.out = r.out[:0]
-			if ferr := r.feed(b); ferr != nil {
+			ferr := r.feed(b)
+			if ferr == errDry {
+				return r.cutShort()
+			}
+			if ferr != nil {
 				r.failEvent(ReasonJournal)
 				r.err = ferr
 				return r.out, ferr
@@ -139,6 +149,7 @@ func (r *relay) next() ([]byte, error) {
 			return r.end(b, err)
 		}
 		if len(b) > 0 {
+			r.checkpoint(len(b))
 			return b, nil
 		}
 	}
@@ -206,8 +217,26 @@ func (r *relay) failEvent(reason Reason) {
 	if msg == "" {
 		msg = w.msg
 	}
+	if r.named {
+		// The responses API has an event of this name, with the fields of the
+		// error beside its type; Anthropic's has the error alone.
+		r.out = append(r.out, "event: error\n"...)
+	}
 	r.out = append(r.out, "data: "...)
+	at := len(r.out)
 	r.out = appendEnvelope(r.out, true, r.c.g.cfg.ErrorPrefix, w, msg, "", r.c.idText[:])
+	if r.named {
+		head := append([]byte(nil), `{"type":"error",`...)
+		if r.c.family == familyResponses {
+			head = gjson.AppendJSONString(append(head, `"code":`...), w.llmCode)
+			head = gjson.AppendJSONString(append(head, `,"message":`...), msg)
+			head = append(head, `,"param":null,`...)
+			if r.run.seq > 0 {
+				head = append(strconv.AppendInt(append(head, `"sequence_number":`...), r.run.seq, 10), ',')
+			}
+		}
+		r.out = slices.Replace(r.out, at, at+1, head...)
+	}
 	r.out = append(r.out, "\n\n"...)
 }
 
@@ -242,6 +271,7 @@ func (c *call) close() {
 	_ = c.settle() // it has logged and counted its failure; the answer is broken already
 	c.note(c.ex.Response.StatusCode())
 	c.ex.Close()
+	c.free()
 	if c.stream.buf != nil {
 		buffers.Put(c.stream.buf)
 		c.stream.buf = nil

@@ -15,7 +15,7 @@ func TestRelayRead(t *testing.T) {
 	t.Parallel()
 	text := []byte("data: {\"choices\":[{}]}\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":5}}\n\ndata: [DONE]\n\n")
 	g := testGateway(Config{})
-	want, _, _ := relayed(g, text, true, familyChat, func(left int) int { return left })
+	want, _, _ := relayed(g, text, true, familyChat, false, func(left int) int { return left })
 	for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.HalfReader} {
 		c, h := relayCall(g, text, true, familyChat, func(left int) int { return min(left, 7) })
 		got, err := io.ReadAll(wrap(&c.stream))

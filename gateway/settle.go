@@ -81,6 +81,11 @@ func (c *call) settle() error {
 	switch {
 	case c.llm && !c.makes:
 		// An answer that was made, and charged, before is read again.
+	case c.dry:
+		// The gateway ended it: the upstream's last word did not come.
+		c.rec.Units = c.usedSoFar()
+		c.rec.Units[usage.Call] = 1
+		c.rec.Basis = usage.BasisCounted
 	case c.usage.found:
 		c.usage.fill(&c.rec)
 	case !c.llm || !metersTokens(c.sub.Units):
@@ -129,6 +134,18 @@ func (c *call) charge() (err error) {
 func (c *call) release() {
 	defer func() { c.caught("release a hold", recover()) }()
 	c.hold.Release()
+}
+
+// free ends the hold, which its owner may use again: nothing here touches it any
+// more. A call that panicked keeps its hold to itself.
+func (c *call) free() {
+	if c.hold == nil || !c.resolved {
+		return
+	}
+	h := c.hold
+	c.hold = nil
+	defer func() { c.caught("free a hold", recover()) }()
+	h.Free()
 }
 
 // keep hands an uncharged record to the recorder.

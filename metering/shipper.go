@@ -321,6 +321,13 @@ func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.P
 				recs = recs[:len(recs)-1]
 				return b, end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
 			}
+			if r.Has(usage.Provisional) {
+				// A final one of the same call follows, at the latest when the
+				// node starts again after a crash.
+				recs = recs[:len(recs)-1]
+				end = rec.End
+				continue
+			}
 			hashRecord(sum, rec.Payload)
 			if len(recs) == 1 {
 				s.mu.Lock()

@@ -21,9 +21,12 @@ type Hold struct {
 	stripe uint32
 	done   atomic.Bool
 
-	mu    sync.Mutex // guards parts and the way to done
+	mu    sync.Mutex // guards what follows, and the way to done
 	parts []part
 	first [4]part // room for parts
+
+	kept bool          // there is a checkpoint
+	last *usage.Record // of the last checkpoint, with charges of its own; nil before the first of this memory
 }
 
 // reset prepares a hold for a new call.
@@ -39,6 +42,7 @@ func (h *Hold) reset(e *Engine, a *account, units []usage.Unit, at time.Time) {
 		h.stripe = rand.Uint32()
 	}
 	h.parts = h.parts[:0]
+	h.kept = false
 	h.done.Store(false)
 }
 
@@ -153,10 +157,21 @@ func (h *Hold) Held(u usage.Unit) int64 {
 	return h.heldOf(u)
 }
 
+// Holding returns all that the hold has.
+func (h *Hold) Holding() (all usage.Units) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.parts {
+		all[h.parts[i].l.unit] += h.parts[i].n
+	}
+	return all
+}
+
 // Extend holds more units for a call that goes on, such as the next slice of a
 // stream. Of what the lots still have it holds less than more; when they have
-// nothing it returns ErrExhausted, and ErrUnavailable when the store is away
-// and no lease covers it. It waits for the store as Admit does.
+// nothing it returns ErrExhausted, ErrHeld when what is left is held by calls
+// under way, and ErrUnavailable when the store is away and no lease covers it.
+// It waits for the store as Admit does.
 func (h *Hold) Extend(more usage.Units) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -250,44 +265,71 @@ func (h *Hold) takeLate(u usage.Unit, n int64) (got int64) {
 // was held and not used goes back. What no lot can give is overrun.
 //
 // When the record cannot be kept, nothing is charged, the hold is released and
-// the error returned: the caller must not let the answer count. A hold that is
-// settled or released already returns ErrResolved, and rec is left alone.
+// the error returned: the caller must not let the answer count. Where there is
+// a checkpoint it is what is charged then: its record is in the journal, and
+// the next start finds it open. A hold that is settled or released already
+// returns ErrResolved, and rec is left alone.
 func (h *Hold) Settle(rec *usage.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.done.Load() {
 		return ErrResolved
 	}
-	h.charge(rec)
+	h.charge(rec, true)
 	if err := h.e.recorder.Record(rec); err != nil {
 		rec.Charges = rec.Charges[:0]
 		rec.Overrun = usage.Units{}
-		h.resolve(nil)
+		h.resolve(h.checkpoint())
 		return err
 	}
 	h.resolve(rec)
 	return nil
 }
 
-// Checkpoint keeps a provisional record of a call that goes on: what Settle
-// would charge now. If the process dies before the call ends, Replay charges
-// the last checkpoint. The hold stays open.
+// Checkpoint keeps a provisional record of a call that goes on: what of
+// rec.Units the units held so far can give is charged to them, the rest is
+// overrun. If the process dies before the call ends, the last checkpoint is
+// what is charged. The hold stays open; a record that comes later takes the
+// place of this one. It never waits for the store.
 func (h *Hold) Checkpoint(rec *usage.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.done.Load() {
 		return ErrResolved
 	}
-	h.charge(rec)
+	h.charge(rec, false)
 	rec.Flags |= usage.Provisional
 	err := h.e.recorder.Record(rec)
 	rec.Flags &^= usage.Provisional
+	if err == nil {
+		h.keep(rec)
+	}
 	return err
 }
 
+// keep remembers the record of a checkpoint. The caller holds h.mu.
+func (h *Hold) keep(rec *usage.Record) {
+	if h.last == nil {
+		h.last = new(usage.Record)
+	}
+	charges := append(h.last.Charges[:0], rec.Charges...)
+	*h.last = *rec
+	h.last.Charges = charges
+	h.kept = true
+}
+
+// checkpoint returns the record of the last checkpoint, nil when there is
+// none. The caller holds h.mu.
+func (h *Hold) checkpoint() *usage.Record {
+	if !h.kept {
+		return nil
+	}
+	return h.last
+}
+
 // charge spreads rec.Units over what is held, taking more where that is not
-// enough. The caller holds h.mu.
-func (h *Hold) charge(rec *usage.Record) {
+// enough and more is set. The caller holds h.mu.
+func (h *Hold) charge(rec *usage.Record, more bool) {
 	rec.Charges = rec.Charges[:0]
 	rec.Overrun = usage.Units{}
 	for u := range usage.NumUnits {
@@ -295,7 +337,7 @@ func (h *Hold) charge(rec *usage.Record) {
 			continue
 		}
 		need := rec.Units[u]
-		if held := h.heldOf(u); held < need {
+		if held := h.heldOf(u); more && held < need {
 			_, _ = h.more(u, need-held) // what is not to be had is overrun
 		}
 		for i := range h.parts {
@@ -353,14 +395,27 @@ func (h *Hold) resolve(rec *usage.Record) {
 	}
 }
 
-// Release gives everything back and charges nothing.
+// Release gives everything back and charges nothing. A checkpoint is taken back
+// by a record that charges nothing; where that cannot be kept the checkpoint
+// stands, and is charged.
 func (h *Hold) Release() {
 	if h.done.Load() {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.done.Load() {
-		h.resolve(nil)
+	if h.done.Load() {
+		return
 	}
+	if h.kept {
+		none := *h.last
+		none.Flags &^= usage.Counted
+		none.Basis, none.Units, none.Overrun, none.Charges = usage.BasisNone, usage.Units{}, usage.Units{}, nil
+		none.Cached, none.Reasoning = 0, 0
+		if h.e.recorder.Record(&none) != nil {
+			h.resolve(h.last)
+			return
+		}
+	}
+	h.resolve(nil)
 }

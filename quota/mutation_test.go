@@ -100,8 +100,33 @@ var mutations = []mutation{
 	},
 	{
 		"a hold is resolved once", "hold.go",
-		"	if h.done.Load() {\n		return ErrResolved\n	}\n	h.charge(rec)\n	if err :=", "	h.charge(rec)\n	if err :=",
+		"	if h.done.Load() {\n		return ErrResolved\n	}\n	h.charge(rec, true)\n	if err :=", "	h.charge(rec, true)\n	if err :=",
 		"quota/embedded", "TestSuite/admission",
+	},
+	{
+		"a checkpoint stands when the call cannot be recorded", "hold.go",
+		"		h.resolve(h.checkpoint())", "		h.resolve(nil)",
+		"quota", "TestCheckpoints",
+	},
+	{
+		"a call that is released takes its checkpoint back", "hold.go",
+		"	if h.kept {\n		none", "	if false && h.kept {\n		none",
+		"quota", "TestCheckpoints",
+	},
+	{
+		"what ends an open call is counted with its own start", "replay.go",
+		"		boot = rec.Boot", "		_ = rec.Boot",
+		"quota", "TestOpenCallsEndOnce",
+	},
+	{
+		"a call counted when its start was closed is not counted again", "replay.go",
+		"		if p == nil || p.closed {", "		if p == nil {",
+		"quota", "TestOpenCallsEndOnce",
+	},
+	{
+		"an open call is ended once", "replay.go",
+		"		if p == nil || p.closed {", "		if p != nil && p.closed {",
+		"quota", "TestOpenCallsEndOnce",
 	},
 	{
 		"idle units follow a recall", "loop.go",

@@ -119,7 +119,7 @@ func (e *Engine) replayed() Incarnation {
 // same records: at rest they are equal.
 type Tally struct {
 	boots map[uint64]*bootTally
-	open  map[ids.Request]pending
+	open  map[ids.Request]*pending
 }
 
 type bootTally struct {
@@ -131,26 +131,26 @@ type subTally struct {
 	overrun usage.Units
 }
 
-// pending is the last provisional record of a call.
-type pending struct {
-	boot    uint64
-	sub     string
-	charges []usage.Charge
-	overrun usage.Units
-}
-
 // NewTally returns an empty tally.
 func NewTally() *Tally {
-	return &Tally{boots: map[uint64]*bootTally{}, open: map[ids.Request]pending{}}
+	return &Tally{boots: map[uint64]*bootTally{}, open: map[ids.Request]*pending{}}
 }
 
-// Add counts one record of an incarnation of this node.
+// Add counts one record that the start boot of this node wrote. A record that
+// ends a call an earlier start left open is counted with that start, once.
 func (t *Tally) Add(boot uint64, rec *usage.Record) {
 	if rec.Has(usage.Provisional) {
-		t.open[rec.ID] = pending{boot, rec.Subscription, slices.Clone(rec.Charges), rec.Overrun}
+		t.provisional(boot, rec)
 		return
 	}
+	p := t.open[rec.ID]
 	delete(t.open, rec.ID)
+	if rec.Boot != 0 {
+		if p == nil || p.closed {
+			return // it was ended before, or counted when its start was closed
+		}
+		boot = rec.Boot
+	}
 	t.count(boot, rec.Subscription, rec.Charges, rec.Overrun)
 }
 
@@ -206,6 +206,9 @@ func (t *Tally) closeRequests(now Incarnation) []*CloseRequest {
 		}
 	}
 	for _, p := range t.open {
+		if p.closed {
+			continue
+		}
 		all.count(p.boot, p.sub, p.charges, p.overrun)
 	}
 	var reqs []*CloseRequest

@@ -41,6 +41,8 @@ type openState struct {
 	Subscription string         `json:"subscription"`
 	Charges      []usage.Charge `json:"charges,omitempty"`
 	Overrun      usage.Units    `json:"overrun"`
+	Record       []byte         `json:"record,omitempty"`
+	Closed       bool           `json:"closed,omitempty"`
 }
 
 // MarshalJSON writes the state of t, in a fixed order.
@@ -57,7 +59,7 @@ func (t *Tally) MarshalJSON() ([]byte, error) {
 		}
 	}
 	for id, p := range t.open {
-		s.Open = append(s.Open, openState{id.String(), p.boot, p.sub, p.charges, p.overrun})
+		s.Open = append(s.Open, openState{id.String(), p.boot, p.sub, p.charges, p.overrun, p.record, p.closed})
 	}
 	slices.SortFunc(s.Used, func(a, b usedState) int {
 		return cmp.Or(cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Subscription, b.Subscription), cmp.Compare(a.Lot, b.Lot), cmp.Compare(a.From, b.From))
@@ -87,22 +89,21 @@ func (t *Tally) UnmarshalJSON(text []byte) error {
 		if err != nil {
 			return fmt.Errorf("quota: open call %q of a tally: %w", o.Request, err)
 		}
-		t.open[id] = pending{o.Boot, o.Subscription, o.Charges, o.Overrun}
+		t.open[id] = &pending{o.Boot, o.Subscription, o.Charges, o.Overrun, o.Record, o.Closed}
 	}
 	return nil
 }
 
 // Forget drops the incarnations before boot, once they are closed in the store.
+// Calls they left open stay until a record ends them; they are counted.
 func (t *Tally) Forget(boot uint64) {
 	for b := range t.boots {
 		if b < boot {
 			delete(t.boots, b)
 		}
 	}
-	for id, p := range t.open {
-		if p.boot < boot {
-			delete(t.open, id)
-		}
+	for _, p := range t.open {
+		p.closed = p.closed || p.boot < boot
 	}
 }
 

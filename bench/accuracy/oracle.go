@@ -119,6 +119,11 @@ func (o *oracle) used(id string, tokens int64) {
 // final one replaces provisional ones, and those each other.
 func (o *oracle) record(r *usage.Record, unit usage.Unit) {
 	if !r.Has(usage.Counted) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.records[r.ID.String()].provisional { // the call was given up: its provisional records are void
+			delete(o.records, r.ID.String())
+		}
 		return
 	}
 	o.charge(r.ID.String(), charged{r.Subscription, r.Charged(unit) + r.Overrun[unit], r.Has(usage.Provisional)})

@@ -32,17 +32,38 @@ func (a admitter) Admit(subscription string, units []usage.Unit, est usage.Units
 	// The engine bounds its own waiting; a client that leaves meanwhile costs
 	// nothing, because its hold is released when the answer cannot be written.
 	h, err := a.engine.Admit(context.Background(), subscription, units, est, at)
-	switch {
-	case err == nil:
-		return h, nil
-	case errors.Is(err, quota.ErrExhausted), errors.Is(err, quota.ErrNoPackage):
-		return nil, gateway.ErrExhausted
-	case errors.Is(err, quota.ErrHeld):
-		return nil, gateway.ErrHeld
-	case errors.Is(err, quota.ErrUnavailable), errors.Is(err, quota.ErrClosed):
-		return nil, gateway.ErrUnavailable
+	if err != nil {
+		return nil, admitError(err)
 	}
-	return nil, err
+	return hold{h}, nil
+}
+
+// admitError is an error of the engine in the gateway's terms.
+func admitError(err error) error {
+	switch {
+	case errors.Is(err, quota.ErrExhausted), errors.Is(err, quota.ErrNoPackage):
+		return gateway.ErrExhausted
+	case errors.Is(err, quota.ErrHeld):
+		return gateway.ErrHeld
+	case errors.Is(err, quota.ErrUnavailable), errors.Is(err, quota.ErrClosed):
+		return gateway.ErrUnavailable
+	}
+	return err
+}
+
+// hold is a hold of the engine as the gateway sees it. It is a pointer's size,
+// so that making an interface of it does not allocate. The engine uses the hold
+// again after Free, which the gateway calls last.
+type hold struct{ *quota.Hold }
+
+// Extend implements gateway.Hold.
+func (h hold) Extend(more usage.Units) (usage.Units, error) {
+	if more != (usage.Units{}) {
+		if err := h.Hold.Extend(more); err != nil {
+			return usage.Units{}, admitError(err)
+		}
+	}
+	return h.Holding(), nil
 }
 
 // recorder writes records to the node's journal.
@@ -101,13 +122,17 @@ func (l *lotStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
 type grants struct{ billing *billing.Service }
 
 func (g grants) Regrant(ctx context.Context, restore func(context.Context, string, []recovery.Lot) error) (int, error) {
-	return g.billing.Regrant(ctx, func(ctx context.Context, subscription string, lots []billing.Lot) error {
+	n, err := g.billing.Regrant(ctx, func(ctx context.Context, subscription string, lots []billing.Lot) error {
 		list := make([]recovery.Lot, len(lots))
 		for i := range lots {
 			list[i] = recovery.Lot{Grant: lots[i].Grant, Delivered: lots[i].Delivered}
 		}
 		return restore(ctx, subscription, list)
 	})
+	if err != nil {
+		return n, err
+	}
+	return n, g.billing.Rewatch(ctx) // the thresholds are gone as well
 }
 
 // quotaReader reads balances; with an engine in this process it reports what

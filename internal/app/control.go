@@ -25,6 +25,8 @@ type control struct {
 	usage   usageStore
 	figures atomic.Pointer[figures]
 	changed chan struct{} // something was sold: the figures are old
+
+	crossings *crossings
 }
 
 func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
@@ -53,7 +55,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	}
 	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
-		DB: c.db, Lots: lots, Now: a.now, Logger: a.log,
+		DB: c.db, Lots: lots, Watches: watchStore{store}, Now: a.now, Logger: a.log,
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -74,6 +76,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		return nil, err
 	}
 	lots.keeper = c.keeper
+	c.crossings = &crossings{outbox: store, keeper: c.billing, every: cfg.Quota.Crossings, log: a.log}
 	info := a.info()
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
@@ -90,6 +93,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			a.log.Error("deliveries to the quota store stopped", "error", err)
 		}
 	})
+	a.work.Go(func() { c.crossings.run(a.ctx) })
 	a.reg.MustRegister(newControlCollector(c))
 	return c, c.bootstrap(ctx)
 }

@@ -43,9 +43,10 @@ func (a *App) openGateway(ctx context.Context, n *node) error {
 	n.gateway = gateway.New(gateway.Config{
 		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxHeader: int(g.MaxHeader),
 		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
-		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout,
+		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout, TotalTimeout: g.TotalTimeout,
 		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: lists["proxies"],
 		PlainAppCode: g.PlainAppCode, PerCallSwitch: g.PerCallSwitch, HoldCap: g.HoldCap, HoldDefault: g.HoldDefault,
+		HoldSlice: g.HoldSlice, CheckpointEvery: g.CheckpointEvery, CheckpointUnits: g.CheckpointUnits,
 		DrainTimeout: g.DrainTimeout, DrainBytes: int64(g.DrainBytes), MaxDrains: g.MaxDrains,
 		RecordFailed: g.RecordFailed, RecordRefused: g.RecordRefused,
 		Region: cfg.Region, Node: n.journal.Node(), Now: a.opts.Now,

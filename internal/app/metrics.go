@@ -142,6 +142,7 @@ type figures struct {
 type controlCollector struct {
 	remaining, drift, failures, backlog  *prometheus.Desc
 	whole, rebuilds, keeperFails, copied *prometheus.Desc
+	crossings, crossingFails             *prometheus.Desc
 
 	c *control
 }
@@ -157,12 +158,15 @@ func newControlCollector(c *control) *controlCollector {
 		rebuilds:    desc("tollgate_quota_rebuilds_total", "How often the quota store had lost what it was told and was rebuilt, by any process."),
 		keeperFails: desc("tollgate_quota_keeper_failures_total", "Failed looks at the quota store, rebuilds and copies of its counters since the start."),
 		copied:      desc("tollgate_quota_checkpoint_timestamp_seconds", "When the quota store's counters were last copied to the SQL database; 0: not since the start."),
+
+		crossings:     desc("tollgate_crossings_total", "Crossings of thresholds taken from the quota store; repeated ones were known.", "outcome"),
+		crossingFails: desc("tollgate_crossing_failures_total", "Failed tries to take crossings of thresholds from the quota store."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *controlCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied} {
+	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied, c.crossings, c.crossingFails} {
 		ch <- d
 	}
 }
@@ -191,6 +195,11 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.rebuilds, prometheus.CounterValue, float64(st.Rebuilds))
 		ch <- prometheus.MustNewConstMetric(c.keeperFails, prometheus.CounterValue, float64(st.Failures))
 		ch <- prometheus.MustNewConstMetric(c.copied, prometheus.GaugeValue, copied)
+	}
+	if x := c.c.crossings; x != nil {
+		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.recorded.Load()), "recorded")
+		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.repeated.Load()), "repeated")
+		ch <- prometheus.MustNewConstMetric(c.crossingFails, prometheus.CounterValue, float64(x.failures.Load()))
 	}
 	ctx, cancel := context.WithTimeout(c.c.app.ctx, time.Second)
 	defer cancel()

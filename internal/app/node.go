@@ -33,6 +33,7 @@ type node struct {
 	shipper *metering.Shipper
 	source  directory.Source
 	record  *recorder
+	report  func(context.Context, directory.NodeStatus) error // to the admin role
 	tally   *tally
 
 	stopShipping, stopTally context.CancelFunc
@@ -122,11 +123,13 @@ func (a *App) openShipping(ctx context.Context, n *node) error {
 		if err != nil {
 			return err
 		}
-		n.source = src
+		remote, err := feed.NewUsageSink(fc)
+		if err != nil {
+			return err
+		}
+		n.source, n.report = src, remote.Report
 		if a.cfg.Usage.Store.Reveal() == config.Embedded {
-			if sink, err = feed.NewUsageSink(fc); err != nil {
-				return err
-			}
+			sink = remote
 		} else {
 			// Straight to ClickHouse: batches keep their identity, and the admin
 			// role is no bottleneck. It may be away at the start, too.
@@ -168,6 +171,10 @@ func (n *node) begin(ctx context.Context) error {
 	a := n.app
 	if a.control != nil {
 		n.source = a.control.server.Source()
+		n.report = func(_ context.Context, st directory.NodeStatus) error {
+			a.control.server.ReportUpstreams(st)
+			return nil
+		}
 	}
 	n.gateway.Balance(ctx)
 	a.work.Go(func() { n.gateway.Maintain(a.ctx) })
@@ -194,6 +201,7 @@ func (n *node) begin(ctx context.Context) error {
 	}
 	n.lookAtStore(a.ctx)
 	a.work.Go(func() { n.watchStore(a.ctx) })
+	a.work.Go(func() { n.reportUpstreams(a.ctx) })
 	first := make(chan error, 1)
 	a.work.Go(func() { n.follow(a.ctx, first) })
 	if a.control == nil {
@@ -250,6 +258,21 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-t.C:
 	case <-ctx.Done():
+	}
+}
+
+// reportEvery is how often the state of the upstreams is told to the admin role.
+const reportEvery = 5 * time.Second
+
+// reportUpstreams tells the admin role, for people to see, how the upstreams
+// are. What is lost is told again soon, so an error is for the debug log.
+func (n *node) reportUpstreams(ctx context.Context) {
+	for ctx.Err() == nil {
+		st := directory.NodeStatus{Node: n.journal.Node(), At: n.app.now(), Upstreams: n.gateway.Upstreams()}
+		if err := n.report(ctx, st); err != nil && ctx.Err() == nil {
+			n.app.log.Debug("the state of the upstreams was not told", "error", err)
+		}
+		pause(ctx, reportEvery)
 	}
 }
 

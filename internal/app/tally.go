@@ -29,10 +29,15 @@ const tallyFile = "quota.tally"
 //
 // The state is written before the place is acknowledged. A crash between only
 // means that the state is ahead of the cursor; what it holds is not read again.
+//
+// It also ends the calls that earlier starts left open: streams that the
+// process died under. Each gets one record of basis "recovered", charged to the
+// start that served it.
 type tally struct {
-	cursor *journal.Consumer
-	path   string
-	log    *slog.Logger
+	journal *journal.Journal
+	cursor  *journal.Consumer
+	path    string
+	log     *slog.Logger
 
 	sum  *quota.Tally
 	at   journal.Position // everything before it is in sum
@@ -51,7 +56,7 @@ func openTally(ctx context.Context, j *journal.Journal, dir string, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
-	t := &tally{cursor: cursor, path: filepath.Join(dir, tallyFile), log: log, sum: quota.NewTally()}
+	t := &tally{journal: j, cursor: cursor, path: filepath.Join(dir, tallyFile), log: log, sum: quota.NewTally()}
 	if t.sum, t.at, err = readTally(t.path); err != nil {
 		return nil, err
 	}
@@ -60,21 +65,57 @@ func openTally(ctx context.Context, j *journal.Journal, dir string, log *slog.Lo
 		log.Error("the state of the quota tally is older than its cursor; use that was not reported is lost", "file", t.path)
 	}
 	t.kept = t.at
+	if err := t.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	if t.endOpen() {
+		return t, t.catchUp(ctx)
+	}
+	return t, nil
+}
+
+// catchUp counts what the journal holds now.
+func (t *tally) catchUp(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		rec, ok, err := cursor.TryNext()
+		rec, ok, err := t.cursor.TryNext()
 		if err != nil {
-			return nil, fmt.Errorf("journal: %w", err)
+			return fmt.Errorf("journal: %w", err)
 		}
 		if !ok {
-			return t, nil
+			return nil
 		}
 		if err := t.add(rec); err != nil {
-			return nil, err
+			return err
 		}
 	}
+}
+
+// endOpen writes the records that end what earlier starts left open, and
+// reports whether it wrote any. The journal's lock was theirs, so they are
+// over. What it cannot write now is charged all the same when the starts are
+// closed, and gets its row by a later try.
+func (t *tally) endOpen() (wrote bool) {
+	list, err := t.sum.Open(t.journal.Boot())
+	if err != nil {
+		t.log.Error("calls that were open at a crash cannot be read; they are charged, and have no usage row", "error", err)
+		return false
+	}
+	var buf []byte
+	for i := range list {
+		buf = usage.AppendRecord(buf[:0], &list[i])
+		if _, err := t.journal.Append(journal.KindUsage, buf); err != nil {
+			t.log.Error("calls that were open at a crash cannot be recorded now; they are charged, and get their usage rows later", "calls", len(list)-i, "error", err)
+			return wrote
+		}
+		wrote = true
+	}
+	if wrote {
+		t.log.Warn("calls were open when the process died: they are charged with what had been delivered", "calls", len(list))
+	}
+	return wrote
 }
 
 func readTally(path string) (*quota.Tally, journal.Position, error) {
@@ -113,13 +154,20 @@ func (t *tally) add(entry journal.Record) error {
 // run counts until ctx ends, keeping the state each time a segment is done.
 func (t *tally) run(ctx context.Context, forget func() (boot uint64, closed bool)) {
 	defer t.keep(forget)
-	kept := time.Now()
+	kept, ended := time.Now(), time.Now()
+	keep := func() {
+		t.keep(forget)
+		kept = time.Now()
+		if kept.Sub(ended) > endEvery {
+			t.endOpen() // those that could not be written at the start
+			ended = kept
+		}
+	}
 	for {
 		rec, err := t.next(ctx)
 		if err != nil {
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-				t.keep(forget) // nothing more for a while
-				kept = time.Now()
+				keep() // nothing more for a while
 				continue
 			}
 			if ctx.Err() == nil && !errors.Is(err, journal.ErrClosed) {
@@ -132,8 +180,7 @@ func (t *tally) run(ctx context.Context, forget func() (boot uint64, closed bool
 			return
 		}
 		if t.at.Segment != t.kept.Segment || time.Since(kept) > tallyEvery {
-			t.keep(forget)
-			kept = time.Now()
+			keep()
 		}
 	}
 }
@@ -141,6 +188,10 @@ func (t *tally) run(ctx context.Context, forget func() (boot uint64, closed bool
 // tallyEvery is how often the state is kept while calls go on; each costs one
 // small file that is synced.
 const tallyEvery = 10 * time.Second
+
+// endEvery is how often a record that could not be written at the start is
+// tried again.
+const endEvery = time.Minute
 
 // next waits for a record, for a second at most.
 func (t *tally) next(ctx context.Context) (journal.Record, error) {

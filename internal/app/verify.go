@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -71,6 +72,13 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 	if _, err := os.Stat(filepath.Join(cfg.Data, "usage.db")); errors.Is(err, fs.ErrNotExist) {
 		return admin.Reconciliation{}, fmt.Errorf("%s is the folder of a gateway alone: verify where the admin role keeps its data", cfg.Data)
 	}
+	// The next start writes the records of calls that were open, and charges
+	// them.
+	open, err := tally.Open(math.MaxUint64)
+	if err != nil {
+		return admin.Reconciliation{}, err
+	}
+	tail = append(tail, open...)
 	store, err := openQuota(ctx, cfg, log, time.Now)
 	if err != nil {
 		return admin.Reconciliation{}, err

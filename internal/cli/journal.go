@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"tollgate/internal/ids"
 	"tollgate/internal/journal"
 	"tollgate/internal/usage"
 )
@@ -31,6 +32,7 @@ type inspected struct {
 	Kind     string        `json:"kind"`
 	Boot     uint64        `json:"boot"`
 	Bytes    int           `json:"bytes"`
+	State    string        `json:"state,omitempty"` // of a usage record: final, provisional or recovered
 	Usage    *usage.Record `json:"usage,omitempty"`
 }
 
@@ -44,6 +46,7 @@ func (c *InspectJournal) Run(s Streams) error {
 			if err := usage.DecodeRecord(r.Payload, out.Usage); err != nil {
 				return fmt.Errorf("record at %s: %w", r.Pos, err)
 			}
+			out.State = stateOf(out.Usage)
 		}
 		return enc.Encode(out)
 	})
@@ -57,13 +60,51 @@ func (c *InspectJournal) Run(s Streams) error {
 // VerifyJournal is `tollgate journal verify`.
 type VerifyJournal struct{ journalDir }
 
+// stateOf names what a usage record is to its call: provisional while the call
+// runs, recovered where the node's next start ended it, final otherwise.
+func stateOf(rec *usage.Record) string {
+	switch {
+	case rec.Has(usage.Provisional):
+		return "provisional"
+	case rec.Basis == usage.BasisRecovered:
+		return "recovered"
+	}
+	return "final"
+}
+
 // Run checks the journal.
 func (c *VerifyJournal) Run(s Streams) error {
-	report, err := journal.Verify(c.path())
+	count := map[string]int{}
+	open := map[ids.Request]uint64{} // calls whose last record is provisional, by boot
+	report, err := journal.Inspect(c.path(), func(r journal.Record) error {
+		if r.Kind != journal.KindUsage {
+			return nil
+		}
+		var rec usage.Record
+		if err := usage.DecodeRecord(r.Payload, &rec); err != nil {
+			return fmt.Errorf("record at %s: %w", r.Pos, err)
+		}
+		state := stateOf(&rec)
+		count[state]++
+		if state == "provisional" {
+			open[rec.ID] = r.Boot
+		} else {
+			delete(open, rec.ID)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(s.Out, report.String())
+	fmt.Fprintf(s.Out, "usage records: %d final, %d recovered after a crash, %d provisional\n", count["final"], count["recovered"], count["provisional"])
+	if len(open) > 0 {
+		what := "the next start charges them with what was delivered"
+		if report.InUse {
+			what = "of a running program; those of its earlier starts are charged already"
+		}
+		fmt.Fprintf(s.Out, "calls without a final record: %d: %s\n", len(open), what)
+	}
 	if !report.OK() {
 		return fmt.Errorf("the journal is damaged: start the gateway to recover what is before the damage, and keep a copy of %s", c.path())
 	}

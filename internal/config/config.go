@@ -86,6 +86,9 @@ type Gateway struct {
 	FirstByteTimeout time.Duration `koanf:"first_byte_timeout"`
 	// StreamIdleTimeout between two reads of an answer. Default 60s (NFR-5).
 	StreamIdleTimeout time.Duration `koanf:"stream_idle_timeout"`
+	// TotalTimeout of a call with all its attempts and its answer. Default 1h.
+	// A product can set its own, as of the three above.
+	TotalTimeout time.Duration `koanf:"total_timeout"`
 	// SignatureSkew is how far x-sdk-date may be off. Default 15m (AUTH-17).
 	SignatureSkew time.Duration `koanf:"signature_skew"`
 	// TrustedProxies are networks whose X-Forwarded-For, -Proto and -Host are
@@ -122,6 +125,16 @@ type Gateway struct {
 	HoldCap int64 `koanf:"hold_cap"`
 	// HoldDefault is the output estimate of a call without max_tokens. Default 512.
 	HoldDefault int64 `koanf:"hold_default"`
+	// HoldSlice is by how many tokens a stream's hold grows, and the most a
+	// stream may use beyond its package before it is ended. Default 256; less
+	// asks the quota store more often near the end of a package.
+	HoldSlice int64 `koanf:"hold_slice"`
+	// CheckpointEvery and CheckpointUnits: a stream charged by tokens is recorded
+	// provisionally after this time or this many tokens, and before its first
+	// byte. They bound what a kill -9 makes free of it. Defaults 1s, 256; each
+	// record costs about a microsecond and 300 bytes of journal.
+	CheckpointEvery time.Duration `koanf:"checkpoint_every"`
+	CheckpointUnits int64         `koanf:"checkpoint_units"`
 	// DrainTimeout and DrainBytes bound the reading on after a client left
 	// mid-stream; MaxDrains how many at once. Defaults 60s, 16MiB, 256.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -168,6 +181,9 @@ type Quota struct {
 	// LeaseTTL is how long a node may spend a block without hearing from the
 	// store. Default 30s.
 	LeaseTTL time.Duration `koanf:"lease_ttl"`
+	// Crossings is how often the admin role fetches crossings of thresholds.
+	// Default 1s; each costs one command to Redis.
+	Crossings time.Duration `koanf:"crossings"`
 }
 
 // Journal is the node's local journal.
@@ -254,10 +270,10 @@ func Default() Config {
 			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
 			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
-			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second,
+			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second, TotalTimeout: time.Hour,
 			SignatureSkew: 15 * time.Minute,
 			PerCallSwitch: time.Date(2025, 7, 16, 0, 0, 0, 0, time.FixedZone("", 8*3600)),
-			HoldCap:       4096, HoldDefault: 512,
+			HoldCap:       4096, HoldDefault: 512, HoldSlice: 256, CheckpointEvery: time.Second, CheckpointUnits: 256,
 			DrainTimeout: 60 * time.Second, DrainBytes: 16 << 20, MaxDrains: 256,
 			RecordFailed:  true,
 			HeaderTimeout: 10 * time.Second, MaxURI: 16 << 10,
@@ -265,7 +281,7 @@ func Default() Config {
 			AccessLog: AccessLog{File: "off", Buffer: 8192}, Trace: Trace{Sample: .01},
 		},
 		Admin:   Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
-		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second},
+		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second},
 		Journal: Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:     SQL{Store: NewSecret(Embedded)},
 		Usage: Usage{
@@ -330,9 +346,13 @@ func (c *Config) Validate() error {
 		{"gateway.connect_timeout", int64(c.Gateway.ConnectTimeout)},
 		{"gateway.first_byte_timeout", int64(c.Gateway.FirstByteTimeout)},
 		{"gateway.stream_idle_timeout", int64(c.Gateway.StreamIdleTimeout)},
+		{"gateway.total_timeout", int64(c.Gateway.TotalTimeout)},
 		{"gateway.signature_skew", int64(c.Gateway.SignatureSkew)},
 		{"gateway.hold_cap", c.Gateway.HoldCap},
 		{"gateway.hold_default", c.Gateway.HoldDefault},
+		{"gateway.hold_slice", c.Gateway.HoldSlice},
+		{"gateway.checkpoint_every", int64(c.Gateway.CheckpointEvery)},
+		{"gateway.checkpoint_units", c.Gateway.CheckpointUnits},
 		{"gateway.drain_timeout", int64(c.Gateway.DrainTimeout)},
 		{"gateway.drain_bytes", int64(c.Gateway.DrainBytes)},
 		{"gateway.max_drains", c.Gateway.MaxDrains},
@@ -341,6 +361,7 @@ func (c *Config) Validate() error {
 		{"admin.app_code_limit", int64(c.Admin.AppCodeLimit)},
 		{"quota.sync", int64(c.Quota.Sync)},
 		{"quota.lease_ttl", int64(c.Quota.LeaseTTL)},
+		{"quota.crossings", int64(c.Quota.Crossings)},
 		{"journal.segment", int64(c.Journal.Segment)},
 		{"journal.sync_interval", int64(c.Journal.SyncInterval)},
 		{"usage.linger", int64(c.Usage.Linger)},

@@ -31,6 +31,7 @@ import (
 //
 // The fields, which stand only where they say something:
 //
+//	tag 1     boot: uvarint
 //	tag 16    attempts: uvarint
 //
 //	varint    zig-zag, as encoding/binary writes it
@@ -95,17 +96,30 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = binary.AppendVarint(dst, int64(r.FirstByte))
 	dst = binary.AppendVarint(dst, r.BytesIn)
 	dst = binary.AppendVarint(dst, r.BytesOut)
+	if r.Boot > 0 {
+		dst = appendNumber(dst, fieldBoot, r.Boot)
+	}
 	if r.Attempts > 0 {
-		var v [binary.MaxVarintLen64]byte
-		n := binary.PutUvarint(v[:], uint64(r.Attempts))
-		dst = append(dst, fieldAttempts, byte(n))
-		dst = append(dst, v[:n]...)
+		dst = appendNumber(dst, fieldAttempts, uint64(r.Attempts))
 	}
 	return dst
 }
 
-// fieldAttempts is the tag of Record.Attempts.
-const fieldAttempts = 16
+// The tags of the fields: fieldBoot of Record.Boot, fieldAttempts of
+// Record.Attempts.
+const (
+	fieldBoot     = 1
+	fieldAttempts = 16
+)
+
+// appendNumber appends a field that holds one number. A tag below 128 is one
+// byte.
+func appendNumber(dst []byte, tag byte, n uint64) []byte {
+	var v [binary.MaxVarintLen64]byte
+	size := binary.PutUvarint(v[:], n)
+	dst = append(dst, tag, byte(size))
+	return append(dst, v[:size]...)
+}
 
 // DecodeRecord reads the binary form into r, replacing all of it. Texts that r
 // already holds are kept rather than allocated again, and so is the array
@@ -146,15 +160,21 @@ func DecodeRecord(b []byte, r *Record) error {
 	r.FirstByte = time.Duration(d.varint())
 	r.BytesIn = d.varint()
 	r.BytesOut = d.varint()
-	r.Attempts = 0
+	r.Boot, r.Attempts = 0, 0
 	for len(d.b) > 0 && d.bad == "" {
 		tag := d.uvarint()
 		if tag == 0 {
 			d.fail("a field has tag 0")
 		}
 		v := d.bytes(d.length())
-		if tag == fieldAttempts {
-			n, size := binary.Uvarint(v)
+		n, size := binary.Uvarint(v)
+		switch {
+		case tag == fieldBoot:
+			if size <= 0 {
+				d.fail("the boot is not a number")
+			}
+			r.Boot = n
+		case tag == fieldAttempts:
 			if size <= 0 || n > 1<<20 {
 				d.fail("the number of attempts is not one")
 			}

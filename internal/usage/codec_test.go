@@ -148,6 +148,7 @@ func TestDecodeRecordRefuses(t *testing.T) {
 	e[1+16+1+2+3+1+1+10] = 0x80 // makes the number two bytes long
 	f("an unknown unit", append(e[:1+16+1+2+3+1+1+11], append([]byte{1}, e[1+16+1+2+3+1+1+11:]...)...), "unit 7")
 	f("a field of tag 0", append(append([]byte(nil), whole...), 0, 0), "tag 0")
+	f("a boot that is no number", append(append([]byte(nil), whole...), 1, 2, 0x80, 0x80), "boot")
 	f("a field cut short", append(append([]byte(nil), whole...), 1, 2, 0), "beyond the end")
 }
 

@@ -99,6 +99,10 @@ type Record struct {
 	Status       int    // status sent to the client
 	Reason       string // rejection or failure reason of the error table; empty when none
 
+	// Boot is the start of Node that the charges belong to, where a later start
+	// wrote the record: of a call found open after a crash. Otherwise 0.
+	Boot uint64
+
 	Units     Units // what the call used, measured
 	Cached    int64 // cached prompt tokens, a subset of Units[InputToken]
 	Reasoning int64 // reasoning tokens, a subset of Units[OutputToken]

@@ -1,0 +1,193 @@
+package billing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollgate/internal/directory"
+	"tollgate/internal/lot"
+	"tollgate/internal/sqldb"
+	"tollgate/internal/usage"
+)
+
+// LevelKind tells how a level is compared with what remains (ALERT-8, ALERT-21).
+type LevelKind string
+
+// The kinds of level.
+const (
+	LevelPercent  LevelKind = "percent"  // of the total of the open packages, 1..99
+	LevelAbsolute LevelKind = "absolute" // in units
+)
+
+// Level is an amount left in a subscription's packages that somebody wants to
+// be told of.
+type Level struct {
+	Kind  LevelKind `json:"kind"`
+	Value int64     `json:"value"`
+}
+
+// maxLevels bounds the levels of one unit: each is compared at every report of
+// every gateway.
+const maxLevels = 16
+
+// Thresholds are the levels watched on one unit of a subscription. "Used up",
+// absolute 0, always is one of them (ALERT-24).
+type Thresholds struct {
+	Subscription string
+	Unit         usage.Unit
+	Version      int64 // 0: never set
+	Levels       []Level
+	Delivered    bool // the quota store has this version
+	ChangedBy    string
+	Updated      time.Time
+}
+
+// WatchStore is the quota store as the keeper of thresholds.
+type WatchStore interface {
+	// SetThresholds makes the store watch the levels of t and "used up". A
+	// version that the store has, or an older one, changes nothing and is no
+	// error. Levels that stay keep their state.
+	SetThresholds(ctx context.Context, t Thresholds) error
+}
+
+// ThresholdChange replaces the levels of one unit.
+type ThresholdChange struct {
+	Subscription string
+	Unit         usage.Unit
+	Levels       []Level
+	Actor        string
+}
+
+func (c *ThresholdChange) validate(sub *Subscription) error {
+	var faults []error
+	if !slices.Contains(sub.Units, c.Unit) {
+		faults = append(faults, fmt.Errorf("unit %s: the subscription is charged in %s", c.Unit, unitKey(sub.Units)))
+	}
+	if len(c.Levels) > maxLevels {
+		faults = append(faults, fmt.Errorf("%d levels: give at most %d", len(c.Levels), maxLevels))
+	}
+	for i, l := range c.Levels {
+		switch {
+		case l.Kind == LevelPercent && (l.Value < 1 || l.Value > 99):
+			faults = append(faults, fmt.Errorf("level %d%%: give 1..99", l.Value))
+		case l.Kind == LevelAbsolute && (l.Value < 0 || l.Value > lot.MaxAmount):
+			faults = append(faults, fmt.Errorf("level of %d units: give 0..%d", l.Value, int64(lot.MaxAmount)))
+		case l.Kind != LevelPercent && l.Kind != LevelAbsolute:
+			faults = append(faults, fmt.Errorf("kind of level %q: give percent or absolute", l.Kind))
+		case slices.Contains(c.Levels[:i], l):
+			faults = append(faults, fmt.Errorf("level %s %d is given twice", l.Kind, l.Value))
+		}
+	}
+	return invalid(faults)
+}
+
+// SetThresholds replaces the levels of one unit of a subscription. They are
+// compared at once, and again whenever units are used or bought (ALERT-14).
+func (s *Service) SetThresholds(ctx context.Context, in ThresholdChange) (Thresholds, error) {
+	t := Thresholds{Subscription: in.Subscription, Unit: in.Unit, Levels: in.Levels, ChangedBy: in.Actor}
+	err := s.moneyTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		sub, err := lockSubscription(ctx, tx, in.Subscription)
+		if err != nil {
+			return err
+		}
+		if sub.State == directory.SubscriptionClosed {
+			return ErrSubscriptionClosed
+		}
+		if err := in.validate(&sub); err != nil {
+			return err
+		}
+		t.Updated = s.instant()
+		return setThresholds(ctx, tx, &t)
+	})
+	if err != nil {
+		return Thresholds{}, fmt.Errorf("set the thresholds of subscription %s: %w", in.Subscription, err)
+	}
+	inline, cancel := context.WithTimeout(context.WithoutCancel(ctx), inlineDeliverMs*time.Millisecond)
+	defer cancel()
+	t.Delivered = s.watch(inline, t) == nil
+	s.wake()
+	return t, nil
+}
+
+// setThresholds records t as the next version.
+func setThresholds(ctx context.Context, tx *sqldb.Tx, t *Thresholds) error {
+	levels, err := json.Marshal(slices.Concat([]Level{}, t.Levels))
+	if err != nil {
+		return err
+	}
+	return tx.QueryRow(ctx, `INSERT INTO billing_threshold (subscription, unit, version, levels, delivered_version, changed_by, updated_ms)
+		VALUES ($1, $2, 1, $3, 0, $4, $5) ON CONFLICT (subscription, unit)
+		DO UPDATE SET version = billing_threshold.version + 1, levels = excluded.levels, changed_by = excluded.changed_by, updated_ms = excluded.updated_ms
+		RETURNING version`, t.Subscription, t.Unit.String(), string(levels), t.ChangedBy, sqldb.Ms(t.Updated)).Scan(&t.Version)
+}
+
+const thresholdColumns = `SELECT subscription, unit, version, levels, delivered_version = version, changed_by, updated_ms FROM billing_threshold`
+
+func scanThresholds(row scanner) (Thresholds, error) {
+	var t Thresholds
+	var unit, levels string
+	err := row.Scan(&t.Subscription, &unit, &t.Version, &levels, &t.Delivered, &t.ChangedBy, sqldb.Instant{Dst: &t.Updated})
+	if err == nil {
+		err = json.Unmarshal([]byte(levels), &t.Levels)
+	}
+	if err == nil {
+		t.Unit, err = usage.ParseUnit(unit)
+	}
+	return t, err
+}
+
+// Thresholds returns the levels of every unit of a subscription that were set.
+func (s *Service) Thresholds(ctx context.Context, subscription string) ([]Thresholds, error) {
+	list, err := collect(ctx, s.db, scanThresholds, thresholdColumns+" WHERE subscription = $1 ORDER BY unit", subscription)
+	if err != nil {
+		return nil, fmt.Errorf("thresholds of subscription %s: %w", subscription, err)
+	}
+	return list, nil
+}
+
+// watch delivers t and notes that it was.
+func (s *Service) watch(ctx context.Context, t Thresholds) error {
+	if s.watches == nil {
+		return errors.New("billing: Options.Watches is not set")
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if err := s.watches.SetThresholds(ctx, t); err != nil {
+		return err
+	}
+	_, err := s.db.Exec(ctx, `UPDATE billing_threshold SET delivered_version = $3 WHERE subscription = $1 AND unit = $2 AND delivered_version < $3 AND version >= $3`,
+		t.Subscription, t.Unit.String(), t.Version)
+	return err
+}
+
+// DeliverThresholds tells the quota store of thresholds that it does not have.
+// It ends at the first failure: the store is away, and the next round tries
+// again.
+func (s *Service) DeliverThresholds(ctx context.Context) error {
+	if s.watches == nil {
+		return nil
+	}
+	due, err := collect(ctx, s.db, scanThresholds,
+		fmt.Sprintf("%s WHERE delivered_version < version ORDER BY subscription, unit LIMIT %d", thresholdColumns, deliverBatch))
+	if err != nil {
+		return fmt.Errorf("thresholds to be delivered: %w", err)
+	}
+	for _, t := range due {
+		if err := s.watch(ctx, t); err != nil {
+			return fmt.Errorf("thresholds of subscription %s: %w", t.Subscription, err)
+		}
+	}
+	return nil
+}
+
+// Rewatch has every threshold delivered again, to a quota store that was
+// emptied or restored from a backup.
+func (s *Service) Rewatch(ctx context.Context) error {
+	_, err := s.db.Exec(ctx, `UPDATE billing_threshold SET delivered_version = 0`)
+	s.wake()
+	return err
+}
