@@ -127,6 +127,7 @@ func (c *call) relayWhole(limit int) refusal {
 		case err == io.EOF:
 			c.bytesOut = int64(total)
 			c.readUsage(resp.Body())
+			c.renameAnswer()
 			if err := c.settle(); err != nil {
 				return c.unrecorded()
 			}
@@ -202,6 +203,9 @@ func (c *call) relayEvents() refusal {
 	r.c, r.src, r.parse = c, &c.ex, true
 	r.buf = buffers.Get().(*[]byte)
 	r.strip = c.pay.stream && c.family.takesStreamOptions() && !c.pay.wantsUsage
+	if c.product.Traffic.MapModelBack {
+		r.alias = c.pay.model
+	}
 	h := &c.ctx.Response.Header
 	if coding := c.ex.Response.Header.ContentEncoding(); len(coding) > 0 && !equalFold(coding, "identity") {
 		d, err := newDecoder(string(coding), &c.ex)

@@ -12,6 +12,7 @@ import (
 // it. It does not matter where the bytes were cut.
 type eventParser struct {
 	strip bool   // drop the usage chunk the client did not ask for
+	alias string // written over the model's name in events; empty: nothing is
 	out   []byte // to be delivered
 	line  []byte // line under way
 	cut   bool   // the line under way is too long: its beginning was forgotten
@@ -115,7 +116,7 @@ func (r *relay) endLine(seg []byte, more int) (err error) {
 		end = tailDrop
 		if !drop {
 			r.keep(seg)
-			r.out = append(r.out, r.event...)
+			r.deliver()
 			end = tailOut
 		}
 		r.event, r.mid, r.big = trimBuffer(r.event), false, false
@@ -150,12 +151,20 @@ func trimBuffer(b []byte) []byte {
 // keep delivers bytes of the event under way, or keeps them back where the
 // whole event may have to be dropped.
 func (r *relay) keep(b []byte) {
-	if r.strip && !r.big {
+	if (r.strip || r.alias != "") && !r.big {
 		r.event = append(r.event, b...)
 		return
 	}
 	r.out = append(r.out, b...)
 	r.mid = true
+}
+
+// deliver delivers the event that was kept back.
+func (r *relay) deliver() {
+	if r.alias != "" {
+		r.event = renameEvent(r.event, r.alias)
+	}
+	r.out = append(r.out, r.event...)
 }
 
 // addToLine adds to the line under way. Of an event past its limit only lines
@@ -264,7 +273,7 @@ func (r *relay) finish() {
 	}
 	drop, err := r.dispatch()
 	if !drop && (err == nil || err == errDry) { // it has ended: there is nothing to cut
-		r.out = append(r.out, r.event...)
+		r.deliver()
 	}
 	r.event = nil
 }
