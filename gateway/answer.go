@@ -171,8 +171,8 @@ func (c *call) readUsage(body []byte) {
 	c.measureAnswer(body)
 	if rep, ok := findUsage(body); ok {
 		c.usage.merge(rep)
-	} else if c.product.BillEstimates {
-		c.textRunes += countText(body)
+	} else {
+		c.countAnswer(body)
 	}
 }
 

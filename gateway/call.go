@@ -77,9 +77,8 @@ type callState struct {
 	tally      *meter.Tally // what was measured; nil: nothing is
 	images     int64        // images of a streamed answer
 	usage      report
-	makes      bool  // the call makes an answer, it does not read one made before
-	textChunks int64 // chunks of a stream with text in them, for streams that may be cancelled
-	textRunes  int64 // characters of generated text relayed, where estimates may be billed
+	makes      bool       // the call makes an answer, it does not read one made before
+	text       *textCount // of generated text, where it is counted
 	bytesOut   int64
 	firstByte  time.Time
 	incomplete bool

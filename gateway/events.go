@@ -247,12 +247,7 @@ func (r *relay) dispatch() (drop bool, err error) {
 			drop = true
 		}
 	}
-	if c.product.BillEstimates || c.product.OnDisconnect == onDisconnectCancel {
-		if n := countText(data); n > 0 {
-			c.textRunes += n
-			c.textChunks++
-		}
-	}
+	c.countAnswer(data)
 	c.measureEvent(data)
 	if last := c.family.last(); last != nil && slices.Contains(last, gjson.GetBytes(data, "type").Str) {
 		r.done = true
@@ -283,22 +278,4 @@ func (r *relay) finish() {
 func isUsageChunk(data []byte) bool {
 	choices := gjson.GetBytes(data, "choices")
 	return choices.IsArray() && !choices.Get("0").Exists()
-}
-
-// countText counts the characters of generated text in an answer or a chunk.
-func countText(data []byte) int64 {
-	var n int64
-	root := gjson.ParseBytes(data)
-	root.Get("choices").ForEach(func(_, ch gjson.Result) bool {
-		for _, path := range []string{"delta.content", "delta.reasoning_content", "message.content", "message.reasoning_content", "text"} {
-			if v := ch.Get(path); v.Type == gjson.String {
-				n += int64(len([]rune(v.Str)))
-			}
-		}
-		return true
-	})
-	if root.Get("type").Str == "response.output_text.delta" {
-		n += int64(len([]rune(root.Get("delta").Str)))
-	}
-	return n
 }

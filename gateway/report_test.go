@@ -71,20 +71,54 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestCountText: characters of generated text, thinking included, by four; only
-// what was generated.
-func TestCountText(t *testing.T) {
+// TestGenerated: what counts as generated text, thinking apart; nothing that an
+// event only repeats.
+func TestGenerated(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]int64{
-		`{"choices":[{"delta":{"content":"天气 ok"}},{"delta":{"reasoning_content":"abc"}}]}`:  8,
-		`{"choices":[{"message":{"content":"abcd","reasoning_content":"ef"}},{"text":"x"}]}`: 7,
-		`{"type":"response.output_text.delta","delta":"abc"}`:                                3,
-		`{"type":"response.created","delta":"abc"}`:                                          0,
-		`{"choices":[{"delta":{"content":null,"role":"assistant"}}],"model":"abc"}`:          0,
-		`nothing`: 0,
+	for text, want := range map[string]string{
+		`{"choices":[{"delta":{"content":"天气 ok"}},{"delta":{"reasoning_content":"abc"}}]}`:                                                "天气 ok|(abc)|",
+		`{"choices":[{"message":{"content":"abcd","reasoning":"ef","refusal":"no"}},{"text":"x"}]}`:                                        "abcd|(ef)|no|x|",
+		`{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}`:                                              "f|{}|",
+		`{"type":"response.output_text.delta","delta":"abc"}`:                                                                              "abc|",
+		`{"type":"response.reasoning_text.delta","delta":"abc"}`:                                                                           "(abc)|",
+		`{"type":"response.function_call_arguments.delta","delta":"{"}`:                                                                    "{|",
+		`{"type":"response.output_text.done","text":"abc"}`:                                                                                "",
+		`{"type":"response.created","delta":"abc"}`:                                                                                        "",
+		`{"object":"response","output":[{"type":"reasoning","summary":[{"text":"why"}]},{"type":"message","content":[{"text":"abc"}]}]}`:   "(why)|abc|",
+		`{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}`:                                                          "a|",
+		`{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"b"}}`:                                                  "(b)|",
+		`{"type":"message","content":[{"type":"thinking","thinking":"b"},{"type":"text","text":"a"},{"type":"tool_use","input":{"x":1}}]}`: "(b)|a|{\"x\":1}|",
+		`{"choices":[{"delta":{"content":null,"role":"assistant"}}],"model":"abc"}`:                                                        "",
+		`nothing`: "",
 	} {
-		if got := countText([]byte(text)); got != want {
-			t.Errorf("%s: %d, want %d", text, got, want)
+		got := ""
+		generated([]byte(text), func(s string, reasoning bool) {
+			if reasoning {
+				s = "(" + s + ")"
+			}
+			got += s + "|"
+		})
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// TestPromptTexts: what of a request is text of the prompt.
+func TestPromptTexts(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"messages":[{"role":"user","content":"a"},{"role":"user","content":[{"type":"text","text":"b"},{"type":"image_url","image_url":{"url":"x"}}]}],"model":"m"}`: "user|a|user|b|",
+		`{"input":"a","instructions":"b"}`:                                         "a|b|",
+		`{"input":["a","b",[1,2]]}`:                                                "a|b|",
+		`{"input":[{"role":"user","content":[{"type":"input_text","text":"a"}]}]}`: "user|a|",
+		`{"prompt":"a","query":"q","documents":["d",{"text":"e"}]}`:                "a|q|d|e|",
+		`{"system":[{"type":"text","text":"s"}],"tools":[1]}`:                      "s|[1]|",
+	} {
+		got := ""
+		promptTexts([]byte(body), func(s string) { got += s + "|" })
+		if got != want {
+			t.Errorf("%s: %s, want %s", body, got, want)
 		}
 	}
 }

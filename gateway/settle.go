@@ -91,10 +91,9 @@ func (c *call) settle() error {
 	case !c.llm || !metersTokens(c.sub.Units):
 	case c.clientGone && c.product.OnDisconnect == onDisconnectCancel:
 		c.countTokens()
-		c.rec.Basis = usage.BasisCounted
+		c.rec.Basis = usage.BasisCounted // what was relayed is what was used
 	case c.product.BillEstimates:
-		c.estimateTokens()
-		c.rec.Basis = usage.BasisEstimated
+		c.rec.Basis = c.countTokens()
 	default:
 		// LLM-37: the call is counted, its tokens are not known.
 		c.rec.Basis = usage.BasisFloor
@@ -173,24 +172,9 @@ func metersTokens(units []usage.Unit) bool {
 	return false
 }
 
-// estimateTokens fills in a guess for an upstream that reported no usage, four
-// characters to a token, for products whose seller bills estimates.
-func (c *call) estimateTokens() {
-	in, out := int64(len(c.body)+3)/4, (c.textRunes+3)/4
-	c.rec.Units[usage.InputToken], c.rec.Units[usage.OutputToken], c.rec.Units[usage.Token] = in, out, in+out
-}
-
 // onDisconnectCancel is the product's choice to close the upstream when the
 // client leaves, and to bill what was counted until then.
 const onDisconnectCancel = "cancel"
-
-// countTokens fills in what was relayed of a stream that was cancelled: each
-// chunk with text in it as one token, which is how upstreams stream, and the
-// prompt by its size.
-func (c *call) countTokens() {
-	in, out := int64(len(c.body)+3)/4, c.textChunks
-	c.rec.Units[usage.InputToken], c.rec.Units[usage.OutputToken], c.rec.Units[usage.Token] = in, out, in+out
-}
 
 // setCharged writes X-Tollgate-Charged: "call=1", or "token=46;basis=upstream".
 // Call it after settle.
