@@ -89,6 +89,9 @@ func equalFold(b []byte, lower string) bool {
 func (c *call) authenticateKey() (principal, refusal) {
 	key, ok := bearer(&c.ctx.Request.Header)
 	if !ok {
+		key, ok = protocolKey(&c.ctx.Request.Header)
+	}
+	if !ok {
 		return principal{}, refusal{reason: ReasonNoAPIKey}
 	}
 	k := c.table.apiKeys[c.g.hashes(c.table).sum(key)]

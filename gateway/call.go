@@ -60,8 +60,10 @@ type callState struct {
 	bodyRead    bool
 	decoded     bool // body was unpacked
 	upload      upload
-	uploadDelta int64  // by which the body sent is longer than the one that came
-	spool       *spool // the multipart body, as far as it was read; nil: it was not
+	upgrade     bool     // to a WebSocket
+	keyHash     [32]byte // of the API key, for sessions that outlive a directory
+	uploadDelta int64    // by which the body sent is longer than the one that came
+	spool       *spool   // the multipart body, as far as it was read; nil: it was not
 	pay         payload
 
 	sent  time.Time // the request first went upstream

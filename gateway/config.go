@@ -18,6 +18,8 @@ type Config struct {
 	// MaxUpload bounds a multipart body of an LLM product and what is sent to its
 	// files and uploads. Default 512 MiB (the OpenAI API's own limit of a file).
 	MaxUpload int64
+	// MaxSession bounds a realtime session. Default 60m, as OpenAI's own does.
+	MaxSession time.Duration
 	// SpoolMemory is how much of a multipart body is kept in memory until its
 	// model was found; more goes to a temporary file in SpoolDir. Default 1 MiB;
 	// each such call under way may use it.
@@ -159,6 +161,7 @@ func (c Config) withDefaults() Config {
 	setDur(&c.WriteTimeout, 60*time.Second)
 	setDur(&c.SignatureSkew, 15*time.Minute)
 	setDur(&c.TotalTimeout, time.Hour)
+	setDur(&c.MaxSession, time.Hour)
 	setDur(&c.DrainTimeout, 60*time.Second)
 	if c.PerCallSwitch.IsZero() {
 		c.PerCallSwitch = DefaultPerCallSwitch

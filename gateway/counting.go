@@ -86,6 +86,8 @@ func generated(data []byte, yield func(text string, reasoning bool)) {
 	}
 	kind := root.Get("type").Str
 	switch {
+	case strings.HasSuffix(kind, "audio.delta"):
+		return // sound, not text
 	case strings.HasSuffix(kind, ".delta") && strings.HasPrefix(kind, "response."):
 		say(root.Get("delta"), strings.Contains(kind, "reasoning"))
 		return

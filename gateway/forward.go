@@ -84,6 +84,9 @@ func (c *call) admitAndForward() refusal {
 // worth it. Whatever it takes, the call has one hold, one record, one charge.
 func (c *call) forward() refusal {
 	defer c.ensureResolved()
+	if c.upgrade {
+		return c.openSession()
+	}
 	p := c.product
 	c.sent = c.g.now()
 	c.req.Total, c.ex.Begun = p.retry.total, time.Time{}

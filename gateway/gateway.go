@@ -46,6 +46,7 @@ type Gateway struct {
 	drains   atomic.Int64
 	tasks    tasks // connections and drains
 	calls    sync.Pool
+	sessions sessions
 
 	checking sync.WaitGroup
 	retired  []*upstream.Target // no longer in the table, perhaps still in use; guarded by swap
@@ -222,6 +223,7 @@ func (g *Gateway) Leave() { g.draining.Store(true) }
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.Leave()
 	g.stopChecks()
+	g.sessions.leave()
 	stop := make(chan struct{})
 	defer close(stop)
 	err := g.serving.close(ctx)

@@ -107,9 +107,9 @@ func parseUsage(u gjson.Result) (report, bool) {
 			tokens(&r.cacheRead, value)
 		case "total_tokens":
 			tokens(&r.total, value)
-		case "prompt_tokens_details", "input_tokens_details":
+		case "prompt_tokens_details", "input_tokens_details", "input_token_details":
 			tokens(&r.cached, value.Get("cached_tokens"))
-		case "completion_tokens_details", "output_tokens_details":
+		case "completion_tokens_details", "output_tokens_details", "output_token_details":
 			tokens(&r.reasoning, value.Get("reasoning_tokens"))
 		}
 		return true

@@ -41,7 +41,7 @@ func (a *App) openGateway(ctx context.Context, n *node) error {
 		return err
 	}
 	n.gateway = gateway.New(gateway.Config{
-		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxHeader: int(g.MaxHeader),
+		ErrorPrefix: g.ErrorPrefix, MaxBody: int64(g.MaxBody), MaxSignedBody: int64(g.MaxSignedBody), MaxUpload: int64(g.MaxUpload), MaxSession: g.MaxSession, MaxHeader: int(g.MaxHeader),
 		ReadTimeout: g.ReadTimeout, IdleTimeout: g.IdleTimeout, WriteTimeout: g.WriteTimeout,
 		ConnectTimeout: g.ConnectTimeout, FirstByteTimeout: g.FirstByteTimeout, StreamIdleTimeout: g.StreamIdleTimeout, TotalTimeout: g.TotalTimeout,
 		MaxAnswerBuffer: int(g.MaxAnswerBuffer), SignatureSkew: g.SignatureSkew, TrustedProxies: lists["proxies"],

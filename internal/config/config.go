@@ -68,6 +68,9 @@ type Gateway struct {
 	// Default 512MiB; beyond 1MiB it passes through a temporary file until its
 	// model was found.
 	MaxUpload Size `koanf:"max_upload"`
+	// MaxSession of a realtime WebSocket. Default 60m; it holds the estimate of
+	// one answer all the time.
+	MaxSession time.Duration `koanf:"max_session"`
 	// MaxHeader bounds request line and header. Default 16KiB (NFR-5). Each
 	// connection costs one such buffer.
 	MaxHeader Size `koanf:"max_header"`
@@ -268,7 +271,7 @@ func Default() Config {
 		Role: RoleAll, Data: "./tollgate-data", Region: "cn-north-4",
 		Gateway: Gateway{
 			Listen: "127.0.0.1:8080", TLSListen: "auto", ErrorPrefix: "APIGW.",
-			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
+			MaxBody: 4 << 20, MaxSignedBody: 12 << 20, MaxUpload: 512 << 20, MaxSession: time.Hour, MaxHeader: 16 << 10, MaxAnswerBuffer: 1 << 20,
 			ReadTimeout: 60 * time.Second, IdleTimeout: 75 * time.Second, WriteTimeout: 60 * time.Second,
 			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 300 * time.Second, StreamIdleTimeout: 60 * time.Second, TotalTimeout: time.Hour,
 			SignatureSkew: 15 * time.Minute,
