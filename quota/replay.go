@@ -232,3 +232,98 @@ func (t *Tally) closeRequests(now Incarnation) []*CloseRequest {
 	}
 	return reqs
 }
+
+// CloseAll closes every incarnation of node up to boot with what t counted of
+// it, and returns the units its leases still held. It is for the journal of a
+// node that is dead: one that lives would be refused everything until its next
+// start. Doing it again changes nothing.
+func (t *Tally) CloseAll(ctx context.Context, store Store, node string, boot uint64) error {
+	now := Incarnation{Node: node, Boot: boot + 1}
+	type key struct {
+		sub  string
+		boot uint64
+	}
+	done := map[key]bool{}
+	for _, req := range t.closeRequests(now) {
+		if err := store.CloseIncarnation(ctx, req); err != nil {
+			return fmt.Errorf("quota: settle %s of subscription %s: %w", req.Incarnation, req.Subscription, err)
+		}
+		done[key{req.Subscription, req.Incarnation.Boot}] = true
+	}
+	// Leases of which nothing was used are in no journal.
+	return eachSubscription(ctx, store, func(id string) error {
+		reported, err := store.Report(ctx, id)
+		if err != nil {
+			return err
+		}
+		for _, r := range reported {
+			if r.Incarnation.Node != node || r.Incarnation.Boot > boot || r.Closed || done[key{id, r.Incarnation.Boot}] {
+				continue
+			}
+			done[key{id, r.Incarnation.Boot}] = true
+			if err := store.CloseIncarnation(ctx, &CloseRequest{Subscription: id, Incarnation: r.Incarnation, Final: true}); err != nil {
+				return fmt.Errorf("quota: return the leases of %s of subscription %s: %w", r.Incarnation, id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Alive tells of an incarnation of node that may still be serving: one that is
+// newer than boot, or whose lease has not ended by the store's clock. The zero
+// time with a newer one; otherwise the end of the lease. ok is false when there
+// is none.
+func Alive(ctx context.Context, store Store, node string, boot uint64) (who Incarnation, until time.Time, ok bool, err error) {
+	err = eachSubscription(ctx, store, func(id string) error {
+		reported, err := store.Report(ctx, id)
+		if err != nil {
+			return err
+		}
+		var now time.Time
+		for _, r := range reported {
+			if r.Incarnation.Node != node {
+				continue
+			}
+			if r.Incarnation.Boot > boot {
+				who, until, ok = r.Incarnation, time.Time{}, true
+				return errFound
+			}
+			if r.Closed {
+				continue
+			}
+			if now.IsZero() {
+				b, err := store.Read(ctx, id)
+				if err != nil {
+					return err
+				}
+				now = b.AsOf
+			}
+			if end := time.UnixMilli(r.Until).UTC(); end.After(now) && end.After(until) {
+				who, until, ok = r.Incarnation, end, true
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return who, until, ok, err
+}
+
+var errFound = errors.New("found")
+
+// eachSubscription calls fn with every subscription the store knows.
+func eachSubscription(ctx context.Context, store Store, fn func(id string) error) error {
+	for after := ""; ; {
+		page, err := store.Subscriptions(ctx, after, 256)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, id := range page {
+			if err := fn(id); err != nil {
+				return err
+			}
+		}
+		after = page[len(page)-1]
+	}
+}

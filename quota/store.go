@@ -238,6 +238,7 @@ type Reported struct {
 	Incarnation Incarnation // Node "base", Boot 0: folded ones
 	Counter
 	Closed bool
+	Until  int64 // end of its lease, Unix ms; 0: none
 }
 
 // ThresholdKind tells how a threshold is compared.

@@ -14,6 +14,7 @@ import (
 type Journal struct {
 	Inspect InspectJournal `cmd:"" help:"Print every record as a line of JSON."`
 	Verify  VerifyJournal  `cmd:"" help:"Check every segment; exit code 1 when one is damaged."`
+	Replay  ReplayJournal  `cmd:"" help:"Settle a dead node's journal from a copy of its data folder; exit code 1 when it is refused or fails."`
 }
 
 // journalDir names the journal of a data folder.

@@ -161,7 +161,12 @@ func (a *Account) Report() []quota.Reported {
 			i = quota.Incarnation{Node: "base"}
 		}
 		n := a.Nodes[inc]
+		until := int64(0)
+		if n != nil {
+			until = n.Deadline
+		}
 		out = append(out, quota.Reported{
+			Until:       until,
 			Incarnation: i,
 			Counter:     quota.Counter{Lot: id, From: from, Granted: t.Granted, Used: t.Used, Returned: t.Returned},
 			Closed:      n == nil || n.State == NodeFinal,
