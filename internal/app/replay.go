@@ -203,14 +203,14 @@ func unsettled(ctx context.Context, store quotaStore, tally *quota.Tally, node s
 // insertRows hands rows to where they live.
 func insertRows(ctx context.Context, cfg config.Config, log *slog.Logger, rows []usage.Record) error {
 	var sink metering.Sink
-	if cfg.Role == config.RoleGateway {
+	if cfg.Role == config.RoleGateway && cfg.Usage.Store.Reveal() == config.Embedded {
 		remote, err := feed.NewUsageSink(feed.Config{AdminURL: cfg.Admin.URL, Secret: cfg.Feed.Secret.Reveal(), Log: log})
 		if err != nil {
 			return err
 		}
 		sink = remote
 	} else {
-		store, err := openUsage(ctx, cfg, time.Now)
+		store, err := openUsage(ctx, cfg, log, time.Now)
 		if err != nil {
 			return err
 		}
