@@ -48,7 +48,7 @@ type wireUsage struct {
 	Subscription string           `json:"subscription_id"`
 	From         time.Time        `json:"from"`
 	To           time.Time        `json:"to"`
-	GroupBy      metering.GroupBy `json:"group_by" enum:"hour,day,key,api,model,status"`
+	GroupBy      metering.GroupBy `json:"group_by" enum:"minute,hour,day,key,api,model,status,application,region,basis"`
 	AsOf         *time.Time       `json:"as_of,omitempty" doc:"When the newest call in the figures was settled; they lag a little (METER-14)."`
 	Rows         []wireUsageRow   `json:"rows" doc:"Groups without calls have no row."`
 	Total        UsageTotals      `json:"total"`
@@ -126,7 +126,7 @@ func (s *Server) registerUsage() {
 			ByID
 			From    time.Time        `query:"from" doc:"Not before; default a day before to."`
 			To      time.Time        `query:"to" doc:"Before; default now."`
-			GroupBy metering.GroupBy `query:"group_by" enum:"hour,day,key,api,model,status" default:"hour"`
+			GroupBy metering.GroupBy `query:"group_by" enum:"minute,hour,day,key,api,model,status,application,region,basis" default:"hour"`
 			Zone    string           `query:"zone" maxLength:"64" doc:"IANA time zone by whose clock days begin, such as Asia/Shanghai; default UTC."`
 		},
 		) (*body[wireUsage], error) {
@@ -159,6 +159,8 @@ func (s *Server) registerUsage() {
 			}
 			return reply(out), nil
 		})
+
+	s.registerUsageQueries()
 
 	handle(s, route{method: http.MethodGet, path: "/usage/requests/{request_id}", id: "get-request", tag: tag, summary: "The record of one call", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {

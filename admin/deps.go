@@ -135,10 +135,12 @@ type QuotaRebuild struct {
 	MissingUnits  int64 `json:"missing_units" doc:"Units of use it did not have, all billing items together."`
 }
 
-// UsageReader answers questions about usage rows: *metering.Store.
+// UsageReader answers questions about usage rows: a usage store of metering.
 type UsageReader interface {
 	// Query sums calls. Its rows are those that have calls.
 	Query(ctx context.Context, in metering.QueryInput) (metering.Result, error)
+	// List returns single calls, newest first, a page at a time.
+	List(ctx context.Context, in metering.ListInput) (metering.Page, error)
 	// ByRequest returns the record of one call, or metering.ErrNotFound.
 	ByRequest(ctx context.Context, id ids.Request) (usage.Record, error)
 }

@@ -28,7 +28,7 @@ type Filter struct {
 }
 
 // maxValues bounds the alternatives of one field.
-const maxValues = 1000
+const maxValues = 10_000
 
 // validate returns the faults of f.
 func (f *Filter) validate() []error {

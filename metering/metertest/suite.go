@@ -397,7 +397,7 @@ func suiteInput(t *testing.T, b Backend) {
 		"endless":       {From: Noon, To: Noon.AddDate(2, 0, 0), GroupBy: metering.GroupHour},
 		"class":         {From: Noon, To: Noon.Add(1), Filter: metering.Filter{StatusClasses: []int{0}}},
 		"top":           {From: Noon, To: Noon.Add(1), Top: -1},
-		"values":        {From: Noon, To: Noon.Add(1), Filter: metering.Filter{Accounts: make([]string, 1001)}},
+		"values":        {From: Noon, To: Noon.Add(1), Filter: metering.Filter{Accounts: make([]string, 10_001)}},
 	} {
 		if _, err := b.Query(t.Context(), in); !errors.Is(err, metering.ErrInput) {
 			t.Errorf("%s: error %v, want ErrInput", name, err)
