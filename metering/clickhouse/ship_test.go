@@ -321,7 +321,7 @@ func shipUntilKilled(dir, address string) error {
 			if err := appendCalls(j, n, n+20); err != nil && !errors.Is(err, journal.ErrFull) {
 				panic(err)
 			}
-			_ = j.Sync(context.Background()) // not faster than the disk
+			_ = j.Sync(context.Background())                                         // not faster than the disk
 			for tick := time.NewTicker(time.Millisecond); c.Lag() > 2000; <-tick.C { //nolint:staticcheck // until it is killed
 			}
 		}
