@@ -58,7 +58,13 @@ func (k kill9) run(ctx context.Context, b *bed, r *Result) error {
 		return err
 	}
 	r.Rounds = rounds
-	return w.settle(ctx, r)
+	if err := w.settle(ctx, r); err != nil {
+		return err
+	}
+	if r.Free > 0 {
+		r.fail("%d streams of which the client has a part are not charged", r.Free)
+	}
+	return nil
 }
 
 func (k kill9) rounds(ctx context.Context, rnd *rand.Rand, w *world, rounds int) error {
