@@ -93,6 +93,27 @@ func TestOpenAISDKForGo(t *testing.T) {
 	waitUsed(t, n, n.Demo.LLM.SubscriptionID, 6)
 }
 
+// TestGoSDKRaisesADryStream: a stream that outruns its package is told as an
+// error behind what was delivered, not as an answer that came to its end and
+// not as one that cannot be read.
+func TestGoSDKRaisesADryStream(t *testing.T) {
+	t.Parallel()
+	n := tollgate.Start(t, tollgate.Options{Units: 200})
+	client := openai.NewClient(option.WithBaseURL(n.Demo.LLMTokens.BaseURL), option.WithAPIKey(n.Demo.LLMTokens.APIKey))
+	stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
+		Model:    n.Demo.LLMTokens.Model,
+		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Say something.")},
+	}, option.WithHeader("X-Mock-Chunks", "2000"), option.WithHeader("X-Mock-Chunk-Delay", "1ms"))
+	chunks := 0
+	for stream.Next() {
+		chunks++
+	}
+	if err := stream.Err(); err == nil || !strings.Contains(err.Error(), "insufficient_quota") || chunks < 100 || chunks > 200 {
+		t.Errorf("after %d chunks: %v", chunks, err)
+	}
+	waitUsed(t, n, n.Demo.LLMTokens.SubscriptionID, 200)
+}
+
 // TestKeyAndModelDecide proves that /v1/… finds the product by key and model,
 // as /v1/infers/{id}/v1/… does by its path (LLM-1).
 func TestKeyAndModelDecide(t *testing.T) {

@@ -70,6 +70,15 @@ type sdkResult struct {
 	UpstreamDown sdkError `json:"upstream_down"`
 	Exhausted    sdkError `json:"exhausted"`
 	BrokenStream sdkError `json:"broken_stream"`
+
+	DryStream    sdkDry `json:"dry_stream"`
+	DryResponses sdkDry `json:"dry_responses"`
+}
+
+// sdkDry is how the SDK told of a stream that outran its package.
+type sdkDry struct {
+	sdkError
+	Events int `json:"events"` // that it gave its user before
 }
 
 // TestOpenAISDKForNode proves that an unmodified SDK works (LLM-1, KEY-10),
@@ -83,10 +92,14 @@ func TestOpenAISDKForNode(t *testing.T) {
 		t.Fatalf("the only call of the small package: status %d", status)
 	}
 
+	const tokens = 200 // of the packages that streams run dry
+	dry := []*tollgate.Node{tollgate.Start(t, tollgate.Options{Units: tokens}), tollgate.Start(t, tollgate.Options{Units: tokens})}
+
 	var got sdkResult
 	node.Run(t, "openai.mjs", map[string]any{
 		"base_url": n.Demo.LLM.BaseURL, "api_key": n.Demo.LLM.APIKey, "model": n.Demo.LLM.Model,
 		"exhausted": productOf(used.Demo.LLM),
+		"dry":       map[string]product{"dry_stream": productOf(dry[0].Demo.LLMTokens), "dry_responses": productOf(dry[1].Demo.LLMTokens)},
 	}, &got)
 
 	const total = 46 // X-Mock-Tokens: 12,34
@@ -148,6 +161,15 @@ func TestOpenAISDKForNode(t *testing.T) {
 		t.Error("a stream that broke off half-way looks complete to the SDK")
 	}
 
+	for i, dried := range []sdkDry{got.DryStream, got.DryResponses} {
+		// The SDK tells it as an error of the API, once, behind what was delivered.
+		if dried.Name != "APIError" || dried.Code != "insufficient_quota" || dried.Type != "insufficient_quota" || dried.Attempts != 1 || dried.Events < tokens/2 || dried.Events > tokens {
+			t.Errorf("stream %d that outran its package: %+v", i, dried)
+		}
+		if q := waitUsed(t, dry[i], dry[i].Demo.LLMTokens.SubscriptionID, tokens); q.Overrun > 256 {
+			t.Errorf("stream %d: %+v, more than a slice beyond the package", i, q)
+		}
+	}
 	waitUsed(t, n, n.Demo.LLM.SubscriptionID, readMock(t, n).Total2xx)
 	waitUsed(t, used, used.Demo.LLM.SubscriptionID, 1)
 }

@@ -26,6 +26,17 @@
 //     pass, and positions are never used twice, not even after a crash.
 //   - One process at a time: a lock file keeps a second one out.
 //
+// # Calls under way
+//
+// A call that runs for long has provisional records (usage.Provisional) before
+// its final one. The journal keeps them like any other record and does not know
+// them apart; whoever reads does: the usage store never sees them, the tally
+// counts the last one of a call only if no final one follows and the boot that
+// wrote it is over, which a later boot knows by the lock it holds. That boot
+// then appends the call's final record, basis "recovered", which names the boot
+// it is charged to (usage.Record.Boot). Before a segment with a provisional
+// record is removed the tally's state, beside the segments, holds its content.
+//
 // # Two levels
 //
 // Appenders write into a "front" file, mapped shared, which this package never

@@ -1,7 +1,8 @@
 // Calls an LLM product with the OpenAI SDK for Node.js as its users do, and
 // prints what the SDK made of the answers as one JSON object.
 //
-// INPUT: {"base_url","api_key","model","exhausted":{"base_url","api_key","model"}}
+// INPUT: {"base_url","api_key","model","exhausted":{"base_url","api_key","model"},
+//         "dry":{"dry_stream":{…},"dry_responses":{…}}}
 import OpenAI from 'openai';
 
 const input = JSON.parse(process.env.INPUT);
@@ -115,5 +116,18 @@ result.broken_stream = await failure(client(input, { maxRetries: 0 }), async (s)
   const chunks = await s.chat.completions.create({ model: input.model, messages, stream: true }, { headers: { 'X-Mock-Chunks': '20', 'X-Mock-Break': '10' } });
   for await (const _ of chunks);
 });
+
+// Streams that outrun their package: what was delivered, then the SDK's error.
+for (const [name, ask] of [
+  ['dry_stream', (s, model, options) => s.chat.completions.create({ model, messages, stream: true }, options)],
+  ['dry_responses', (s, model, options) => s.responses.create({ model, input: 'Say something.', stream: true }, options)],
+]) {
+  const product = input.dry[name];
+  let events = 0;
+  result[name] = await failure(client(product), async (s) => {
+    for await (const _ of await ask(s, product.model, { headers: { 'X-Mock-Chunks': '2000', 'X-Mock-Chunk-Delay': '1ms' } })) events++;
+  });
+  result[name].events = events;
+}
 
 console.log(JSON.stringify(result));
