@@ -232,3 +232,20 @@ func (l headerList) AppendValues(dst [][]byte, name []byte) [][]byte {
 	}
 	return dst
 }
+
+// Renderer returns the bytes of one call: number n of the run, sent at now. They
+// are good until it is called again. It is not safe for concurrent use.
+type Renderer func(now time.Time, n int64) ([]byte, error)
+
+// Renderer returns what renders the calls of s, for a generator of another make
+// than [Load], and the address they go to.
+func (s Scenario) Renderer() (r Renderer, addr string, err error) {
+	if err := s.Validate(); err != nil {
+		return nil, "", err
+	}
+	p, err := s.prepare()
+	if err != nil {
+		return nil, "", err
+	}
+	return p.render, p.addr, nil
+}

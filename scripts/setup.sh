@@ -47,6 +47,8 @@ need certificates_there ca-certificates
 need 'have redis-server' redis-server
 need postgres_there postgresql
 need 'have promtool' prometheus
+need 'have nginx' nginx-light # what bench compare measures beside Tollgate
+need 'have haproxy' haproxy
 need 'have node' nodejs
 need 'have npm' npm
 

@@ -3,6 +3,7 @@ package app
 import (
 	"tollgate/bench"
 	"tollgate/bench/accuracy"
+	"tollgate/bench/compare"
 )
 
 // The commands of the bench package, for the command line.
@@ -13,4 +14,9 @@ type (
 	BenchLoad = bench.LoadCommand
 	// BenchAccuracy is `tollgate bench accuracy`.
 	BenchAccuracy = accuracy.Command
+	// BenchCompare is `tollgate bench compare`.
+	BenchCompare = compare.Command
+	// BenchPart is `tollgate bench part`, which bench compare runs its own
+	// processes with.
+	BenchPart = compare.Part
 )
