@@ -94,7 +94,7 @@ func (c *call) authenticateKey() (principal, refusal) {
 	if !ok {
 		return principal{}, refusal{reason: ReasonNoAPIKey}
 	}
-	k := c.table.apiKeys[c.g.hashes(c.table).sum(key)]
+	k := c.table.findKey(c.g.hashes(c.table), key)
 	if k == nil {
 		return principal{}, refusal{reason: ReasonBadAPIKey}
 	}

@@ -29,6 +29,7 @@ type directoryTable struct {
 
 	accounts map[string]*account
 	apiKeys  map[[32]byte]*apiKey
+	keyCache *keyCache // of apiKeys
 	appKeys  map[string]*appKey
 	appCodes map[[32]byte]*appCode
 }
@@ -158,6 +159,7 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		products: make(map[string]*product, len(s.Products)),
 		accounts: make(map[string]*account),
 		apiKeys:  make(map[[32]byte]*apiKey, len(s.APIKeys)),
+		keyCache: newKeyCache(len(s.APIKeys)),
 		appKeys:  make(map[string]*appKey, len(s.AppKeys)),
 		appCodes: make(map[[32]byte]*appCode, len(s.AppCodes)),
 	}
