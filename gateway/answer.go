@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 )
@@ -310,6 +311,7 @@ var hopByHopFields = []string{
 // Connection fields among them.
 func removeHopByHop(h *fasthttp.ResponseHeader) {
 	var listed []string
+	found := 0                  // bits of hopByHopFields
 	for k, v := range h.All() { // Peek shows "close" alone where that is among several
 		if string(k) == fasthttp.HeaderConnection {
 			options(v, func(o []byte) {
@@ -318,12 +320,20 @@ func removeHopByHop(h *fasthttp.ResponseHeader) {
 				}
 			})
 		}
+		for i, name := range hopByHopFields {
+			if len(k) == len(name) && strings.EqualFold(view(k), name) {
+				found |= 1 << i
+			}
+		}
 	}
 	h.ResetConnectionClose()
 	for _, name := range listed {
 		h.Del(name)
 	}
-	for _, name := range hopByHopFields {
-		h.Del(name)
+	// Each Del looks through the whole header, and most answers hold none.
+	for i, name := range hopByHopFields {
+		if found&(1<<i) != 0 {
+			h.Del(name)
+		}
 	}
 }
