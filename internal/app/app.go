@@ -102,6 +102,8 @@ func start(ctx context.Context, cfg config.Config, opts Options) (_ *App, err er
 			err = errors.Join(err, a.release())
 		}
 	}()
+	stopFloor := holdFloor(int64(cfg.HeapFloor))
+	a.closers = append(a.closers, func() error { stopFloor(); return nil })
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(cfg.Role))
 	if err := dataFolder(cfg.Data); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -22,6 +23,9 @@ func (a *App) adminHandler() http.Handler {
 		answer(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg}))
+	if a.cfg.Admin.Profile {
+		profile(mux)
+	}
 	own := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-Id", ids.NewRequest(a.now()).String())
 		mux.ServeHTTP(w, r)
@@ -30,8 +34,8 @@ func (a *App) adminHandler() http.Handler {
 		return own
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/healthz", "/readyz", "/metrics":
+		switch path := r.URL.Path; {
+		case path == "/healthz", path == "/readyz", path == "/metrics", a.cfg.Admin.Profile && strings.HasPrefix(path, profilePath):
 			own(w, r)
 		default:
 			a.control.server.ServeHTTP(w, r) // it numbers its requests itself

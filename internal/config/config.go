@@ -36,6 +36,11 @@ type Config struct {
 	// closed: the time a balancer needs to look away. Behind one, set it to two
 	// of its probes' intervals. Default 0s, for a program stopped by hand.
 	DrainDelay time.Duration `koanf:"drain_delay"`
+	// HeapFloor is what the heap may grow to before garbage is collected; above
+	// it Go's usual rule (GOGC) decides. A gateway lives on little memory and
+	// would collect many times a second to keep it little. Default 64MiB; 0
+	// leaves all to GOGC.
+	HeapFloor Size `koanf:"heap_floor"`
 	// ShutdownTimeout bounds what follows: no new connections, running calls
 	// finish. Whoever stops the program must wait for both. Default 30s.
 	ShutdownTimeout time.Duration `koanf:"shutdown_timeout"`
@@ -165,6 +170,10 @@ type Admin struct {
 	ApplicationLimit int `koanf:"application_limit"`
 	// AppCodeLimit per application. Default 5.
 	AppCodeLimit int `koanf:"app_code_limit"`
+	// Profile opens /debug/pprof on the admin port to whoever reaches it: what
+	// the process does and holds, credentials in memory among it. For the time
+	// of an investigation only. Default false.
+	Profile bool `koanf:"profile"`
 }
 
 // Feed is what ties gateways of other processes to the admin role.
@@ -292,6 +301,7 @@ func Default() Config {
 			Linger: 200 * time.Millisecond, Timeout: time.Minute,
 		},
 		Log:             Log{Level: "info", Format: "text"},
+		HeapFloor:       64 << 20,
 		ShutdownTimeout: 30 * time.Second,
 	}
 }
