@@ -69,7 +69,7 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 	if !report.OK() {
 		log.Error("the journal is damaged", "report", report.String())
 	}
-	if _, err := os.Stat(filepath.Join(cfg.Data, "usage.db")); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(cfg.Data, "usage.db")); errors.Is(err, fs.ErrNotExist) && cfg.Usage.Store.Reveal() == config.Embedded {
 		return admin.Reconciliation{}, fmt.Errorf("%s is the folder of a gateway alone: verify where the admin role keeps its data", cfg.Data)
 	}
 	// The next start writes the records of calls that were open, and charges
