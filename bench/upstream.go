@@ -268,6 +268,9 @@ func (u *Upstream) route(ctx *fasthttp.RequestCtx, path []byte, a *answer) {
 		u.llm(ctx, a, p.kind)
 		return
 	}
+	if u.media(ctx, a, string(rest)) {
+		return
+	}
 	if ctx.IsGet() || ctx.IsHead() {
 		if string(rest) == "/models" {
 			a.send(ctx, "application/json", u.modelList())
