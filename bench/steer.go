@@ -34,6 +34,9 @@ var quirkNames = map[string]quirks{
 	"nospace": quirkNoSpace, "no_done": quirkNoDone, "error_midstream": quirkErrorMidstream,
 }
 
+// flakyRequest, as the key of X-Mock-Flaky, stands for the X-Request-Id.
+const flakyRequest = "{request}"
+
 // How an answer is cut off.
 const (
 	breakNever = -1

@@ -187,6 +187,10 @@ func (u *Upstream) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 		return
 	}
+	if s.flakyKey == flakyRequest {
+		// Whoever sends a call again keeps its id, so each call fails by itself.
+		s.flakyKey = "request " + string(ctx.Request.Header.Peek("X-Request-Id"))
+	}
 	if s.flakyKey != "" && u.stats.stillFlaky(s.flakyKey, s.flakyTimes) {
 		s.status = s.flakyCode
 	}

@@ -141,6 +141,9 @@ func (c *control) do(ctx context.Context, method, path string, body, into any) e
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if method == http.MethodPatch {
+		req.Header.Set("If-Match", "*")
+	}
 	resp, err := adminClient.Do(req)
 	if err != nil {
 		return err

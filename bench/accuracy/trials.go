@@ -20,6 +20,7 @@ var trials = []trial{
 	{name: "mix-calls", broke: "the same answers; by calls", run: mix{}.run},
 	{name: "dry-streams", broke: "nothing: 32 streams at once run their package of tokens dry; embedded stores", run: dry{}.run},
 	{name: "dry-streams-redis", broke: "nothing: 32 streams at once run their package of tokens dry over three nodes; Redis", run: dry{nodes: 3}.run},
+	{name: "retried", broke: "first attempts, which the gateway makes again over two upstreams; each call charged once", run: retried},
 	{name: "mixed", broke: "nothing: 10 000 calls of every kind", run: mixed, heavy: true},
 	{name: "race", broke: "nothing: 10 000 calls race for a package of 5 000; embedded stores", run: race{}.run, heavy: true},
 	{name: "race-redis", broke: "nothing: 10 000 calls race for a package of 5 000 over three nodes; Redis", run: race{nodes: 3}.run, heavy: true},
