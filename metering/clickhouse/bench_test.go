@@ -34,7 +34,7 @@ SELECT fromUnixTimestamp64Milli(toInt64(%d + intDiv(number * 2592000000, %d))) A
 	time + INTERVAL 1 SECOND, unhex('00000000000000000000000000000000'),
 	concat('ACC', toString(number %% 40)), concat('SUB', toString(number %% 40)), concat('PRD', toString(number %% 4)), 'chat.completions',
 	concat('model-', toString(cityHash64(number) %% 3)), concat('KEY', toString(number %% 80)), 'cn-north-4', concat('gw-', toString(number %% 2)),
-	if(cityHash64(number, 1) %% 50 = 0, 503, 200), 1, if(status = 200, 1, 0),
+	if(cityHash64(number, 1) %% 50 = 0, 503, 200) AS status, 1, if(status = 200, 1, 0),
 	toUInt16(400 + cityHash64(number, 2) %% 300), 500, 2000, toInt64(cityHash64(number, 3) %% 2000000000), 100, 200, if(status = 200, 300, 0), ''
 FROM numbers(%d, %d)`
 
