@@ -49,8 +49,8 @@ func TestModelOnOtherRoutes(t *testing.T) {
 		withBothKey(c, s)
 		s.Products[1].Models = []directory.Model{{Name: "ranker", Upstream: "real-ranker"}}
 	})
-	r := f.do("POST", "/v1/rerank", `{"model":"ranker","query":"x"}`, "Authorization", "Bearer "+bothKey, "Content-Type", "application/json")
-	if r.StatusCode != 200 || !strings.Contains(r.body, "real-ranker") {
+	r := f.do("POST", "/v1/rerank", `{"model":"ranker","query":"x"}`, "Authorization", "Bearer "+bothKey, "Content-Type", "application/json", "X-Mock-Record", "1")
+	if r.StatusCode != 200 || !strings.Contains(f.last(t).Body, "real-ranker") {
 		t.Errorf("%d %s", r.StatusCode, r.body)
 	}
 	if got := f.record(0).Product; got != "P-TOKEN" {
