@@ -15,7 +15,7 @@ type eventStream struct {
 	id      uint64
 	created int64
 
-	phase    int // of chatRole…, or of responseCreated…
+	phase    int // of chatRole…, of responseCreated…, or of messageStart…
 	piece    int // text pieces made so far
 	sequence int
 	reported bool // a usage figure was sent
@@ -52,8 +52,11 @@ func (e *eventStream) next(dst []byte) ([]byte, bool) {
 			return append(b, `{"error":{"message":"the mock upstream gave up","type":"server_error","param":null,"code":"mock_error"}}`...)
 		}), true
 	}
-	if e.req.kind == kindResponse {
+	switch e.req.kind {
+	case kindResponse:
 		return e.nextResponse(dst)
+	case kindMessage:
+		return e.nextMessage(dst)
 	}
 	return e.nextChat(dst)
 }

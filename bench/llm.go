@@ -20,6 +20,7 @@ const (
 	kindCompletion
 	kindEmbedding
 	kindResponse
+	kindMessage
 )
 
 // llmRequest is what the mock reads of a request body.
@@ -246,6 +247,8 @@ func answerBody(dst []byte, r *llmRequest, s *steer, id uint64, created int64) (
 	case kindResponse:
 		dst, reported = appendResponse(dst, r, s, id, created, "completed", true)
 		return dst, reported
+	case kindMessage:
+		return appendMessage(dst, r, s, id, true)
 	}
 	return append(dst, '}'), reported
 }

@@ -19,14 +19,15 @@ var sound = append([]byte{0xff, 0xfb, 0x90, 0x64}, bytes.Repeat([]byte{0}, 413).
 // heard is how many seconds every recording lasts that the mock transcribes.
 const heard = "3.25"
 
-// media answers the endpoints of the OpenAI surface, and Anthropic's, that take
-// or make something else than a completion. It reports whether path is one.
+// media answers the endpoints of the OpenAI surface that take or make something
+// else than a completion. It reports whether path is one.
 func (u *Upstream) media(ctx *fasthttp.RequestCtx, a *answer, path string) bool {
 	known := map[string]func(*fasthttp.RequestCtx, *answer){
 		"/images/generations": u.images, "/images/edits": u.images, "/images/variations": u.images,
 		"/audio/speech":         u.speech,
 		"/audio/transcriptions": u.transcript, "/audio/translations": u.transcript,
-		"/moderations": u.moderation, "/rerank": u.rerank, "/messages": u.message,
+		"/moderations": u.moderation, "/rerank": u.rerank,
+		"/messages/count_tokens": u.countTokens, "/responses/input_tokens": u.countTokens,
 	}
 	answer, ok := known[path]
 	if !ok || !ctx.IsPost() {
@@ -34,6 +35,10 @@ func (u *Upstream) media(ctx *fasthttp.RequestCtx, a *answer, path string) bool 
 	}
 	if a.steer.status/100 != 2 {
 		a.fail(ctx, a.steer.status, "")
+		return true
+	}
+	if a.steer.body != nil {
+		a.send(ctx, "application/json", a.steer.body)
 		return true
 	}
 	answer(ctx, a)
@@ -102,43 +107,4 @@ func (u *Upstream) rerank(ctx *fasthttp.RequestCtx, a *answer) {
 		b = append(b, '}')
 	}
 	a.send(ctx, "application/json", append(b, '}'))
-}
-
-// message answers Anthropic's endpoint, streamed and not.
-func (u *Upstream) message(ctx *fasthttp.RequestCtx, a *answer) {
-	t := a.steer.tokens
-	usage := func(input, output int64) string {
-		if a.steer.noUsage {
-			return "null"
-		}
-		return `{"input_tokens":` + strconv.FormatInt(input, 10) + `,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":` + strconv.FormatInt(output, 10) + `}`
-	}
-	id := string(appendID(nil, u.ids.Add(1)))
-	head := func(content, stop, usage string) string {
-		return `{"id":"msg_` + id + `","type":"message","role":"assistant","model":` + string(appendQuoted(nil, field(ctx, "model"))) +
-			`,"content":[` + content + `],"stop_reason":` + stop + `,"stop_sequence":null,"usage":` + usage + `}`
-	}
-	text := string(appendText(nil, t.completion, a.steer.size))
-	if field(ctx, "stream") != "true" {
-		a.send(ctx, "application/json", []byte(head(`{"type":"text","text":"`+text+`"}`, `"end_turn"`, usage(t.prompt, t.completion))))
-		return
-	}
-	var b strings.Builder
-	event := func(kind, rest string) {
-		b.WriteString("event: " + kind + "\ndata: {\"type\":\"" + kind + "\"" + rest + "}\n\n")
-	}
-	event("message_start", `,"message":`+head("", "null", usage(t.prompt, 1)))
-	event("content_block_start", `,"index":0,"content_block":{"type":"text","text":""}`)
-	event("ping", "")
-	for i := range a.steer.chunks {
-		event("content_block_delta", `,"index":0,"delta":{"type":"text_delta","text":"`+words[i%len(words)]+`"}`)
-	}
-	event("content_block_stop", `,"index":0`)
-	delta := `,"delta":{"stop_reason":"end_turn","stop_sequence":null}`
-	if !a.steer.noUsage {
-		delta += `,"usage":{"output_tokens":` + strconv.FormatInt(t.completion, 10) + `}`
-	}
-	event("message_delta", delta)
-	event("message_stop", "")
-	a.send(ctx, "text/event-stream", []byte(b.String()))
 }

@@ -29,7 +29,8 @@ func TestMedia(t *testing.T) {
 		{"/v1/moderations", `{}`, "", 200, `"flagged":false`, "application/json"},
 		{"/v1/rerank", `{"documents":["a","b"]}`, "", 200, `"total_tokens":12`, "application/json"},
 		{"/v1/messages", `{"model":"m"}`, "", 200, `"input_tokens":12`, "application/json"},
-		{"/v1/messages", `{"model":"m","stream":true}`, "", 200, "event: message_stop\n", "text/event-stream"},
+		{"/v1/messages", `{"model":"m","stream":true}`, "", 200, "event: message_stop\n", "text/event-stream; charset=utf-8"},
+		{"/v1/messages/count_tokens", `{"model":"m"}`, "", 200, `{"input_tokens":12}`, "application/json"},
 		{"/v1/messages", `{"model":"m"}`, "503", 503, "server_error", "application/json"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), "POST", url+tt.path, strings.NewReader(tt.body))

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,7 +55,8 @@ type steer struct {
 	breakAfter int // pieces of a stream or bytes of another body; or breakNever, breakStart
 	breakReset bool
 	split      int
-	size       int // bytes of text in the answer; 0: as many words as completion tokens
+	body       []byte // the answer of an LLM or media endpoint, in place of the mock's own; nil: none
+	size       int    // bytes of text in the answer; 0: as many words as completion tokens
 	encoding   string
 	trailers   []header
 	headers    []header
@@ -155,6 +157,10 @@ func (s *steer) set(name, value string) (err error) {
 		}
 	case "Flaky":
 		err = s.parseFlaky(value)
+	case "Body":
+		if s.body, err = base64.StdEncoding.DecodeString(value); err != nil || len(s.body) == 0 {
+			err = fmt.Errorf("%q is not the base64 of a body", value)
+		}
 	case "Record": // read where requests are recorded
 	default:
 		err = fmt.Errorf("the mock upstream knows no such header")

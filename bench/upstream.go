@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fasthttp/websocket"
 	"github.com/valyala/fasthttp"
 )
 
@@ -30,6 +31,9 @@ type UpstreamConfig struct {
 	// of its tokens, 0 for none: with the answer, or before the end of a stream
 	// is written.
 	OnUsage func(requestID string, tokens int64)
+	// OnRealtime, when set, sees every answer of the realtime sessions: just
+	// before its last event is written, or when it has broken off.
+	OnRealtime func(RealtimeAnswer)
 }
 
 // Answer is one answer of the mock upstream.
@@ -45,7 +49,9 @@ type Upstream struct {
 	server *fasthttp.Server
 	stats  counters
 	ids    atomic.Uint64
-	stop   chan struct{}
+
+	objects objects // what callers had made
+	stop    chan struct{}
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{} // taken from fasthttp by the raw writer
@@ -249,6 +255,7 @@ var llmPaths = []struct {
 	{"/completions", kindCompletion},
 	{"/embeddings", kindEmbedding},
 	{"/responses", kindResponse},
+	{"/messages", kindMessage},
 }
 
 // route finds the endpoint of a path. The OpenAI surface answers at the root
@@ -272,7 +279,11 @@ func (u *Upstream) route(ctx *fasthttp.RequestCtx, path []byte, a *answer) {
 		u.llm(ctx, a, p.kind)
 		return
 	}
-	if u.media(ctx, a, string(rest)) {
+	if u.media(ctx, a, string(rest)) || u.stored(ctx, a, string(rest)) {
+		return
+	}
+	if string(rest) == "/realtime" && websocket.FastHTTPIsWebSocketUpgrade(ctx) {
+		u.realtime(ctx, a)
 		return
 	}
 	if ctx.IsGet() || ctx.IsHead() {
@@ -301,6 +312,10 @@ func (u *Upstream) llm(ctx *fasthttp.RequestCtx, a *answer, kind llmKind) {
 	if kind == kindEmbedding {
 		a.steer.tokens.completion = 0
 	}
+	if a.steer.body != nil {
+		a.send(ctx, "application/json", a.steer.body)
+		return
+	}
 	a.llm = true
 	id, created := u.ids.Add(1), time.Now().Unix()
 	if req.stream && kind != kindEmbedding {
@@ -309,6 +324,9 @@ func (u *Upstream) llm(ctx *fasthttp.RequestCtx, a *answer, kind llmKind) {
 	}
 	var body []byte
 	body, a.reported = answerBody(make([]byte, 0, 1024+a.steer.size), &req, &a.steer, id, created)
+	if kind == kindResponse {
+		u.keepResponse(id, body)
+	}
 	a.send(ctx, "application/json", body)
 }
 
