@@ -33,6 +33,9 @@ type wireSpec struct {
 	Reset           lot.Cycle         `json:"reset,omitempty" enum:"hour,day,week,month,year"`
 	Zone            string            `json:"zone,omitempty"`
 	PurchaseLimit   int64             `json:"purchase_limit,omitempty"`
+	Away            lot.AwayPolicy    `json:"store_away,omitempty" enum:"stop,continue"`
+	AwaySeconds     int64             `json:"store_away_seconds,omitempty"`
+	AwayCredit      int64             `json:"store_away_credit,omitempty"`
 	State           billing.SpecState `json:"state" enum:"on_sale,withdrawn,superseded"`
 	Created         time.Time         `json:"created"`
 }
@@ -41,7 +44,8 @@ func showSpec(sp *billing.Spec) wireSpec {
 	w := wireSpec{
 		ID: sp.ID, Series: sp.Series, Version: sp.Version, Product: sp.Product, Name: sp.Name, Mode: sp.Mode, Quotas: []wireQuota{},
 		Price: sp.Price.String(), ValidityMonths: sp.Validity.Months, ValiditySeconds: int64(sp.Validity.Duration / time.Second),
-		Reset: sp.Reset, Zone: sp.Zone, PurchaseLimit: sp.PurchaseLimit, State: sp.State, Created: sp.Created,
+		Reset: sp.Reset, Zone: sp.Zone, PurchaseLimit: sp.PurchaseLimit,
+		Away: sp.StoreAway.Policy, AwaySeconds: sp.StoreAway.Seconds, AwayCredit: sp.StoreAway.Credit, State: sp.State, Created: sp.Created,
 	}
 	for _, q := range sp.Quotas {
 		w.Quotas = append(w.Quotas, wireQuota{Unit: q.Unit.String(), Amount: q.Amount})
@@ -59,6 +63,9 @@ type specCreate struct {
 	Reset           lot.Cycle      `json:"reset,omitempty" enum:"hour,day,week,month,year" doc:"Fills the package up again in whole periods from its purchase (PKG-24)."`
 	Zone            string         `json:"zone,omitempty" maxLength:"64" doc:"IANA time zone of months and resets; default Asia/Shanghai."`
 	PurchaseLimit   int64          `json:"purchase_limit,omitempty" minimum:"0" maximum:"1000000" doc:"How many one account may ever buy; 0: any number."`
+	Away            lot.AwayPolicy `json:"store_away,omitempty" enum:"stop,continue" doc:"What becomes of a package whose leases are over while the quota store is away: stop refuses calls with 503 until it is back, continue lets them go on for a time and up to a credit. Default: packages as quota.store_away says, on-demand use continues."`
+	AwaySeconds     int64          `json:"store_away_seconds,omitempty" minimum:"0" maximum:"604800" doc:"With continue: for how long after the store's last answer; 0: quota.store_away_for."`
+	AwayCredit      int64          `json:"store_away_credit,omitempty" minimum:"0" maximum:"9007199254740991" doc:"With continue: units that all gateways together may use without asking, never more than was left; 0: what was left."`
 }
 
 // input reads the wire form.
@@ -69,7 +76,8 @@ func (c *specCreate) input(p *Product, actor string) (billing.SpecInput, error) 
 	in := billing.SpecInput{
 		Product: p.ID, Seller: p.Seller, Name: c.Name, Mode: c.Mode, Price: price,
 		Validity: billing.Validity{Months: c.ValidityMonths, Duration: time.Duration(c.ValiditySeconds) * time.Second},
-		Reset:    c.Reset, Zone: c.Zone, PurchaseLimit: c.PurchaseLimit, Actor: actor,
+		Reset:    c.Reset, Zone: c.Zone, PurchaseLimit: c.PurchaseLimit,
+		StoreAway: lot.Away{Policy: c.Away, Seconds: c.AwaySeconds, Credit: c.AwayCredit}, Actor: actor,
 	}
 	for _, q := range c.Quotas {
 		unit, err := usage.ParseUnit(q.Unit)

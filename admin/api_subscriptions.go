@@ -133,6 +133,9 @@ type wireLot struct {
 	ZeroPrice bool       `json:"zero_price"`
 	Overflow  bool       `json:"overflow" doc:"On-demand use beyond the packages."`
 	Amount    int64      `json:"amount" doc:"Units in each period."`
+	Away      string     `json:"store_away" enum:"stop,continue" doc:"What becomes of it once its leases are over while the quota store is away."`
+	AwayFor   int64      `json:"store_away_seconds,omitempty" doc:"For how long it goes on then; absent: as the gateways are set."`
+	AwayUnits int64      `json:"store_away_credit,omitempty" doc:"Units that all gateways together may use of it then; absent: what was left."`
 	Reset     lot.Cycle  `json:"reset,omitempty" enum:"hour,day,week,month,year"`
 	Effective time.Time  `json:"effective"`
 	Expires   *time.Time `json:"expires,omitempty"`
@@ -154,6 +157,14 @@ type wireQuotaBalance struct {
 	Lots  []wireLot    `json:"lots" doc:"In the order in which they are used, all billing items."`
 }
 
+// showAway returns the policy that holds for a lot.
+func showAway(g *lot.Grant) string {
+	if g.Continues() {
+		return string(lot.AwayContinue)
+	}
+	return string(lot.AwayStop)
+}
+
 // showQuota sums the lots of b by unit (PKG-9). The top figures are of unit.
 func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireQuotaBalance {
 	var sums [usage.NumUnits]UnitTotals
@@ -168,6 +179,7 @@ func showQuota(b *lot.Balance, units []usage.Unit, unit usage.Unit) wireQuotaBal
 		t.Lapsed += l.Lapsed
 		out.Lots = append(out.Lots, wireLot{
 			ID: l.ID, State: l.State, ZeroPrice: l.ZeroPrice, Overflow: l.Overflow, Amount: l.Amount, Reset: l.Reset,
+			Away: showAway(&l.Grant), AwayFor: l.Away.Seconds, AwayUnits: l.Away.Credit,
 			Effective: l.Effective, Expires: instant(l.Expires), From: l.PeriodFrom, To: instant(l.PeriodTo), Unit: l.Unit.String(),
 			Granted: l.Granted, Used: l.Used, Leased: l.Leased, Remaining: l.Remaining, Lapsed: l.Lapsed,
 		})

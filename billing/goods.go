@@ -107,14 +107,14 @@ func (s *Service) Specs(ctx context.Context, f SpecFilter) ([]Spec, string, erro
 }
 
 const specColumns = `SELECT id, series, version, product, seller, name, mode, quotas, price, validity_months, validity_ms,
-	reset_cycle, zone, purchase_limit, state, actor, created_ms`
+	reset_cycle, zone, purchase_limit, state, actor, created_ms, store_away`
 
 func insertSpec(ctx context.Context, tx *sqldb.Tx, s *Spec) error {
 	_, err := tx.Exec(ctx, `INSERT INTO billing_spec (id, series, version, product, seller, name, mode, quotas, price, validity_months,
-		validity_ms, reset_cycle, zone, purchase_limit, state, actor, created_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+		validity_ms, reset_cycle, zone, purchase_limit, state, actor, created_ms, store_away)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 		s.ID, s.Series, s.Version, s.Product, s.Seller, s.Name, string(s.Mode), sqldb.JSON(s.Quotas), int64(s.Price), s.Validity.Months,
-		s.Validity.Duration.Milliseconds(), string(s.Reset), s.Zone, s.PurchaseLimit, string(s.State), s.Actor, sqldb.Ms(s.Created))
+		s.Validity.Duration.Milliseconds(), string(s.Reset), s.Zone, s.PurchaseLimit, string(s.State), s.Actor, sqldb.Ms(s.Created), sqldb.JSON(s.StoreAway))
 	return err
 }
 
@@ -130,7 +130,7 @@ func scanSpec(row scanner) (Spec, error) {
 	var s Spec
 	var validityMs int64
 	err := row.Scan(&s.ID, &s.Series, &s.Version, &s.Product, &s.Seller, &s.Name, &s.Mode, sqldb.JSON(&s.Quotas), (*int64)(&s.Price),
-		&s.Validity.Months, &validityMs, &s.Reset, &s.Zone, &s.PurchaseLimit, &s.State, &s.Actor, sqldb.Instant{Dst: &s.Created})
+		&s.Validity.Months, &validityMs, &s.Reset, &s.Zone, &s.PurchaseLimit, &s.State, &s.Actor, sqldb.Instant{Dst: &s.Created}, sqldb.JSON(&s.StoreAway))
 	s.Validity.Duration = time.Duration(validityMs) * time.Millisecond
 	return s, err
 }

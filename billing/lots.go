@@ -178,9 +178,12 @@ func (s *Service) grants(spec *Spec, order *Order, now time.Time) ([]Lot, error)
 			l := Lot{
 				Grant: lot.Grant{
 					ID: ids.New(now), Subscription: order.Subscription, Unit: q.Unit, Amount: q.Amount, Effective: now, Expires: expires,
-					Reset: spec.Reset, Zone: spec.Zone, ZeroPrice: spec.ZeroPrice(), Version: 1,
+					Reset: spec.Reset, Zone: spec.Zone, ZeroPrice: spec.ZeroPrice(), Away: spec.StoreAway, Version: 1,
 				},
 				Order: order.ID, Created: now, Updated: now, ChangedBy: order.Actor,
+			}
+			if spec.Mode != directory.ModeOnDemand && l.Away.Policy == lot.AwayDefault {
+				l.Away = s.away
 			}
 			if spec.Mode == directory.ModeOnDemand {
 				l.Overflow = true
@@ -198,14 +201,14 @@ func (s *Service) grants(spec *Spec, order *Order, now time.Time) ([]Lot, error)
 }
 
 const lotColumns = `SELECT id, subscription, order_id, unit, amount, effective_ms, expires_ms, reset_cycle, zone, zero_price, overflow,
-	version, void, delivered_version = version, changed_by, change_reason, created_ms, updated_ms FROM billing_lot`
+	version, void, delivered_version = version, changed_by, change_reason, created_ms, updated_ms, store_away FROM billing_lot`
 
 func scanLot(row scanner) (Lot, error) {
 	var l Lot
 	var unit string
 	err := row.Scan(&l.ID, &l.Subscription, &l.Order, &unit, &l.Amount, sqldb.Instant{Dst: &l.Effective}, sqldb.Instant{Dst: &l.Expires},
 		&l.Reset, &l.Zone, &l.ZeroPrice, &l.Overflow, &l.Version, &l.Void, &l.Delivered, &l.ChangedBy, &l.Reason,
-		sqldb.Instant{Dst: &l.Created}, sqldb.Instant{Dst: &l.Updated})
+		sqldb.Instant{Dst: &l.Created}, sqldb.Instant{Dst: &l.Updated}, sqldb.JSON(&l.Away))
 	if err != nil {
 		return l, err
 	}
@@ -224,10 +227,10 @@ func getLot(ctx context.Context, q sqldb.Querier, id string) (Lot, error) {
 // insertLot records a new lot and that it has to be delivered.
 func insertLot(ctx context.Context, tx *sqldb.Tx, l *Lot) error {
 	_, err := tx.Exec(ctx, `INSERT INTO billing_lot (id, subscription, order_id, unit, amount, effective_ms, expires_ms, reset_cycle, zone,
-		zero_price, overflow, version, void, delivered_version, changed_by, change_reason, created_ms, updated_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, $14, $15, $16, $16)`,
+		zero_price, overflow, version, void, delivered_version, changed_by, change_reason, created_ms, updated_ms, store_away)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, $14, $15, $16, $16, $17)`,
 		l.ID, l.Subscription, l.Order, l.Unit.String(), l.Amount, sqldb.Ms(l.Effective), sqldb.Ms(l.Expires), string(l.Reset), l.Zone,
-		l.ZeroPrice, l.Overflow, l.Version, l.Void, l.ChangedBy, l.Reason, sqldb.Ms(l.Created))
+		l.ZeroPrice, l.Overflow, l.Version, l.Void, l.ChangedBy, l.Reason, sqldb.Ms(l.Created), sqldb.JSON(l.Away))
 	if err != nil {
 		return fmt.Errorf("record lot %s: %w", l.ID, err)
 	}

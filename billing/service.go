@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -37,6 +38,11 @@ type Options struct {
 	// its spec names none; default 2^53-1, in effect none.
 	OnDemandCredit int64
 
+	// StoreAway is what gateways do with a package while the quota store is
+	// away, where its spec does not say; default: stop. Packages keep what held
+	// when they were bought.
+	StoreAway lot.Away
+
 	// DeliveryTimeout bounds one ApplyGrant; default 5 s.
 	DeliveryTimeout time.Duration
 
@@ -55,6 +61,7 @@ type Service struct {
 	now     func() time.Time
 	log     *slog.Logger
 	credit  int64
+	away    lot.Away
 	timeout time.Duration
 	poll    time.Duration
 	kick    chan struct{} // wakes Run
@@ -70,6 +77,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, errors.New("billing: Options.Lots is not set")
 	case o.OnDemandCredit < 0 || o.OnDemandCredit > lot.MaxAmount:
 		return nil, errors.New("billing: Options.OnDemandCredit is outside 0..2^53-1")
+	}
+	if err := o.StoreAway.Validate(); err != nil {
+		return nil, fmt.Errorf("billing: Options.StoreAway: %w", err)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -91,7 +101,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	}
 	return &Service{
 		db: o.DB, lots: o.Lots, watches: o.Watches, hooks: o.Hooks, now: o.Now, log: o.Logger,
-		credit: o.OnDemandCredit, timeout: o.DeliveryTimeout, poll: o.PollEvery,
+		credit: o.OnDemandCredit, away: o.StoreAway, timeout: o.DeliveryTimeout, poll: o.PollEvery,
 		kick: make(chan struct{}, 1),
 	}, nil
 }

@@ -50,6 +50,11 @@ type SpecInput struct {
 	// account may ever buy (LIMIT-3); 0: no limit.
 	PurchaseLimit int64
 
+	// StoreAway is what gateways do with its packages while the quota store is
+	// away. By default a package stops with the leases, unless
+	// Options.StoreAway says otherwise, and on-demand use goes on.
+	StoreAway lot.Away
+
 	Actor string // who makes it
 }
 
@@ -106,6 +111,9 @@ func (s *SpecInput) Validate() error {
 		fault("purchase limit %d: give 1..%d, or 0 for none", s.PurchaseLimit, int64(maxPurchaseLimit))
 	}
 	if err := s.Validity.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := s.StoreAway.Validate(); err != nil {
 		faults = append(faults, err)
 	}
 	if _, err := loadZone(s.Zone); err != nil {

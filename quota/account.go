@@ -37,8 +37,7 @@ type account struct {
 	lastUse   int64       // monotonic ns when a change of use was last seen
 	reported  usage.Units // overrun as last confirmed
 	rate      [usage.NumUnits]rate
-	credit    int64 // what may be drawn from a credit line while the store is away
-	contacted bool  // the store answered at least once
+	contacted bool // the store answered at least once
 }
 
 type bucketKey struct {

@@ -249,40 +249,60 @@ func (e *Engine) learning(a *account) bool {
 	return a.last != nil && (a.last.Learning || a.last.Closed)
 }
 
-// onCredit draws what is missing on a credit line, while the store is away,
-// within this node's share of what was left and the time that is allowed.
-// Packages are never drawn on like this: they stop with their leases.
+// onCredit draws what is missing on the lots that go on while the store is
+// away, in draw-down order, each within its time and this node's share of its
+// credit. The others stop with their leases, so a lot that goes on may be drawn
+// on before an earlier one that stops.
 func (e *Engine) onCredit(a *account, h *Hold, est *usage.Units) bool {
-	if e.cfg.OnDemandFor == 0 || !e.breaker.away() {
+	if !e.breaker.away() {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.contacted || a.last == nil || a.last.Closed || e.mono()-a.lastOK > int64(e.cfg.OnDemandFor) {
+	if !a.contacted || a.last == nil || a.last.Closed {
 		return false
 	}
-	var lines [usage.NumUnits]*lease
 	at := h.at
-	for _, l := range a.leases {
-		if l.overflow && l.open && l.covers(at) {
-			lines[l.unit] = l
+	if v := a.view.Load(); v != nil {
+		at += v.offset
+	}
+	since := e.mono() - a.lastOK
+	needs := h.missing(est)
+	before := len(h.parts)
+	var drawn [usage.NumUnits]int64
+	for _, n := range needs {
+		for i := range a.last.Buckets {
+			b := &a.last.Buckets[i]
+			l := a.leases[bucketKey{b.Lot, b.From}]
+			if l == nil || l.unit != n.unit || !l.open || since > l.awayFor || !l.covers(at) {
+				continue
+			}
+			got := min(l.credit, n.n-drawn[n.unit])
+			if singleLot(n.unit) && got < n.n {
+				continue
+			}
+			if got > 0 {
+				drawn[n.unit] += got
+				l.credit -= got
+				h.parts = append(h.parts, part{l, got})
+			}
+			if drawn[n.unit] == n.n {
+				break
+			}
 		}
 	}
-	total := int64(0)
-	for _, n := range h.missing(est) {
-		if lines[n.unit] == nil {
+	for _, n := range needs {
+		if drawn[n.unit] < n.n {
+			for _, p := range h.parts[before:] {
+				p.l.credit += p.n
+			}
+			h.parts = h.parts[:before]
 			return false
 		}
-		total += n.n
 	}
-	if total > a.credit {
-		return false
-	}
-	a.credit -= total
-	e.stats.credit.Add(total)
-	for _, n := range h.missing(est) {
-		lines[n.unit].granted += n.n
-		h.parts = addPart(h.parts, lines[n.unit], n.n)
+	for _, p := range h.parts[before:] {
+		p.l.granted += p.n
+		e.stats.credit.Add(p.n)
 	}
 	e.watch(a)
 	return true

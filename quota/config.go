@@ -65,10 +65,12 @@ type Config struct {
 	// was journalled and not reported becomes overrun.
 	Quarantine time.Duration
 
-	// OnDemandFor is how long calls may draw on a credit line while the store
-	// is away, up to this node's share of what was left; default 10m, negative:
-	// not at all. Packages never do: they stop with their leases.
-	OnDemandFor time.Duration
+	// AwayFor is how long calls may draw on a lot that goes on while the store
+	// is away, where the lot does not say itself: a credit line does so by
+	// default, a package when it was sold like that (lot.Away). Default 10m,
+	// negative: not at all. They are bounded by this node's share of the lot's
+	// credit and of what was left.
+	AwayFor time.Duration
 
 	// TendEvery is the pause between two rounds of housekeeping; default 30s,
 	// negative: none.
@@ -146,7 +148,7 @@ func (c Config) withDefaults() Config {
 	def(&c.LeaseSpan, 30*time.Second)
 	def(&c.EmptyFor, 25*time.Millisecond)
 	def(&c.Quarantine, 10*time.Minute)
-	def(&c.OnDemandFor, 10*time.Minute)
+	def(&c.AwayFor, 10*time.Minute)
 	def(&c.TendEvery, 30*time.Second)
 	def(&c.Retention, 8*24*time.Hour)
 	if c.MinLease == 0 {

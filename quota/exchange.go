@@ -199,9 +199,7 @@ func (a *account) apply(cfg *Config, req *SyncRequest, reply *SyncReply, sent, w
 		left[b.Unit] += b.Remaining
 		idle[b.Unit] += max(0, l.head.Load())
 		others[b.Unit] += b.Outstanding - b.Counter.Outstanding()
-		if b.Overflow && reply.Active > 0 {
-			a.credit = b.Remaining / int64(reply.Active)
-		}
+		l.allow(b, cfg, reply.Active)
 	}
 	for _, d := range req.Demands {
 		if d.At == 0 {
@@ -222,6 +220,24 @@ func (a *account) apply(cfg *Config, req *SyncRequest, reply *SyncReply, sent, w
 	}
 	a.view.Store(v)
 	return again
+}
+
+// allow notes what may be drawn on a bucket while the store is away: this
+// node's share of its credit, and never more than that of what was left.
+func (l *lease) allow(b *Bucket, cfg *Config, active int) {
+	l.awayFor, l.credit = 0, 0
+	if !b.Away.Continue {
+		return
+	}
+	l.awayFor = int64(cfg.AwayFor)
+	if b.Away.Seconds > 0 {
+		l.awayFor = b.Away.Seconds * int64(time.Second)
+	}
+	l.credit = b.Remaining
+	if b.Away.Credit > 0 {
+		l.credit = min(l.credit, b.Away.Credit)
+	}
+	l.credit /= int64(max(active, 1))
 }
 
 // adopt takes over one bucket of the store's answer and returns its lease.

@@ -25,6 +25,12 @@ type lease struct {
 	unit     usage.Unit
 	overflow bool
 
+	// away is what may be drawn while the store is away: for how long after its
+	// last answer, and how many units are left of this node's share. Guarded by
+	// account.mu.
+	awayFor int64 // ns; 0: nothing
+	credit  int64
+
 	// The rest is guarded by account.mu.
 	granted  int64
 	returned int64

@@ -190,8 +190,17 @@ type Bucket struct {
 	To          int64 // end of the period, Unix ms; 0: never
 	Open        bool  // units may be taken now
 	Overflow    bool  // an on-demand credit line
+	Away        Away
 	Remaining   int64 // free to be leased
 	Outstanding int64 // with all nodes, this one included
+}
+
+// Away says whether a node may go on drawing on a bucket while the store is
+// away (lot.Away).
+type Away struct {
+	Continue bool
+	Seconds  int64 // after the last answer; 0: Config.AwayFor
+	Credit   int64 // units of all nodes together; 0: what was left
 }
 
 // CloseRequest ends an incarnation.

@@ -9,6 +9,8 @@ import (
 	"tollgate/admin"
 	"tollgate/admin/seal"
 	"tollgate/billing"
+	"tollgate/internal/config"
+	"tollgate/internal/lot"
 	"tollgate/internal/sqldb"
 	"tollgate/quota"
 	"tollgate/quota/recovery"
@@ -56,6 +58,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
 		DB: c.db, Lots: lots, Watches: watchStore{store}, Now: a.now, Logger: a.log,
+		StoreAway: packagesAway(cfg.Quota),
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -125,4 +128,12 @@ func (c *control) bootstrap(ctx context.Context) error {
 	}
 	c.app.log.Info("the first operator token was made", "file", path)
 	return nil
+}
+
+// packagesAway is the policy of packages whose spec names none.
+func packagesAway(cfg config.Quota) lot.Away {
+	if cfg.StoreAway != string(lot.AwayContinue) {
+		return lot.Away{}
+	}
+	return lot.Away{Policy: lot.AwayContinue, Credit: cfg.StoreAwayCredit}
 }

@@ -196,6 +196,18 @@ type Quota struct {
 	// Crossings is how often the admin role fetches crossings of thresholds.
 	// Default 1s; each costs one command to Redis.
 	Crossings time.Duration `koanf:"crossings"`
+	// StoreAway is what becomes of a package whose leases are over while the
+	// store is away, where its spec does not say: stop refuses calls with 503
+	// until the store is back, continue lets them go on. Default stop. It is
+	// written into a package when it is bought.
+	StoreAway string `koanf:"store_away"`
+	// StoreAwayCredit is how many units of such a package all gateways together
+	// may use without asking when StoreAway is continue. Default 0: what was
+	// left of it.
+	StoreAwayCredit int64 `koanf:"store_away_credit"`
+	// StoreAwayFor is how long after the store's last answer on-demand use, and
+	// packages that go on, do so where the spec does not say. Default 10m.
+	StoreAwayFor time.Duration `koanf:"store_away_for"`
 }
 
 // Journal is the node's local journal.
@@ -293,7 +305,7 @@ func Default() Config {
 			AccessLog: AccessLog{File: "off", Buffer: 8192}, Trace: Trace{Sample: .01},
 		},
 		Admin:   Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
-		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second},
+		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second, StoreAway: "stop", StoreAwayFor: 10 * time.Minute},
 		Journal: Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:     SQL{Store: NewSecret(Embedded)},
 		Usage: Usage{
@@ -375,6 +387,7 @@ func (c *Config) Validate() error {
 		{"quota.sync", int64(c.Quota.Sync)},
 		{"quota.lease_ttl", int64(c.Quota.LeaseTTL)},
 		{"quota.crossings", int64(c.Quota.Crossings)},
+		{"quota.store_away_for", int64(c.Quota.StoreAwayFor)},
 		{"journal.segment", int64(c.Journal.Segment)},
 		{"journal.sync_interval", int64(c.Journal.SyncInterval)},
 		{"usage.linger", int64(c.Usage.Linger)},
@@ -385,6 +398,14 @@ func (c *Config) Validate() error {
 	}
 	if c.DrainDelay < 0 {
 		faults.add("drain_delay", "must not be below 0")
+	}
+	switch {
+	case c.Quota.StoreAway != "stop" && c.Quota.StoreAway != "continue":
+		faults.add("quota.store_away", "must be stop or continue")
+	case c.Quota.StoreAwayCredit < 0 || c.Quota.StoreAwayCredit >= 1<<53:
+		faults.add("quota.store_away_credit", "must be between 0 and 2^53-1")
+	case c.Quota.StoreAway == "stop" && c.Quota.StoreAwayCredit != 0:
+		faults.add("quota.store_away_credit", "needs quota.store_away: continue")
 	}
 	c.validateStores(&faults)
 	if k := c.MasterKey.value; k != "" && !isHex(k, 64) {

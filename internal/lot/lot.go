@@ -22,6 +22,7 @@ type Grant struct {
 	Zone         string     `json:"zone,omitempty"` // IANA zone of calendar resets; empty: Asia/Shanghai (CONV-4)
 	ZeroPrice    bool       `json:"zero_price,omitempty"`
 	Overflow     bool       `json:"overflow,omitempty"` // an on-demand credit line: used last, after every package
+	Away         Away       `json:"away,omitzero"`      // what nodes do with it while the quota store is away
 	Version      int64      `json:"version"`            // from 1
 	Void         bool       `json:"void,omitempty"`     // withdrawn: nothing more is granted from it
 }
@@ -69,6 +70,9 @@ func (g *Grant) Validate() error {
 	case Never, Hour, Day, Week, Month, Year:
 	default:
 		fault("lot %s: unknown reset cycle %q: use hour, day, week, month, year or none", g.ID, g.Reset)
+	}
+	if err := g.Away.Validate(); err != nil {
+		fault("lot %s: %w", g.ID, err)
 	}
 	if g.Version < 1 {
 		fault("lot %s: version %d is below 1", g.ID, g.Version)

@@ -91,11 +91,11 @@ func (a *Account) merge(inc string, node *Node, counters []quota.Counter, overru
 	return lost
 }
 
-// credit reports whether the lot is a credit line, from which nodes may draw
-// on their own while the store is away.
+// credit reports whether nodes may draw on the lot on their own while the store
+// is away.
 func (a *Account) credit(id string) bool {
 	l := a.Lots[id]
-	return l != nil && l.Overflow
+	return l != nil && l.Continues()
 }
 
 func (a *Account) counter(inc, id string, from int64) *Counter {
@@ -202,6 +202,7 @@ func (a *Account) view(inc, id string, from int64) quota.Bucket {
 	}
 	if l := a.Lots[id]; l != nil {
 		v.Unit, v.Overflow = l.Unit, l.Overflow
+		v.Away = quota.Away{Continue: l.Continues(), Seconds: l.Away.Seconds, Credit: l.Away.Credit}
 	}
 	if t := a.Counters[CounterKey(inc, id, from)]; t != nil {
 		v.Granted, v.Used, v.Returned = t.Granted, t.Used, t.Returned

@@ -108,6 +108,12 @@ func (d *driver) grant() {
 	if h.IntN(2) == 0 {
 		g.Expires = g.Effective.Add(time.Duration(1+d.r.IntN(100)) * time.Hour)
 	}
+	switch h.IntN(4) {
+	case 0:
+		g.Away = lot.Away{Policy: lot.AwayContinue, Seconds: int64(h.IntN(3)) * 60, Credit: int64(h.IntN(3)) * 10}
+	case 1:
+		g.Away.Policy = lot.AwayStop
+	}
 	want := d.model.ApplyGrant(d.env(), g)
 	got, err := d.store.ApplyGrant(d.t.Context(), g)
 	d.same("grant", err, want, got)

@@ -22,6 +22,7 @@
 //	{id}:n  hash  node@boot -> deadline:seen:state:overrun
 //	{id}:m  hash  clock, learn, recall, run, ver; w|unit thresholds, a|unit|level
 //	              how they are armed; f|node highest boot folded; o|unit overrun folded;
+//	              y|lot seconds:credit of a lot that goes on while the store is away;
 //	              p|lot folded periods
 //	{id}:x  hash  outbox: crossing id -> unit|level|arm|remaining|total|at
 //	{id}:g  hash  lot -> the grant as JSON

@@ -16,6 +16,8 @@ const (
 	flagOverflow
 	flagVoid
 	flagReset
+	flagAwayContinue // older nodes do not know the last two, and do not need them
+	flagAwayStop
 )
 
 // packLot returns the packed form of g without folded_to and bounds.
@@ -23,6 +25,7 @@ func packLot(g *lot.Grant) string {
 	flags := 0
 	for flag, set := range map[int]bool{
 		flagZero: g.ZeroPrice, flagOverflow: g.Overflow, flagVoid: g.Void, flagReset: g.Reset != lot.Never,
+		flagAwayContinue: g.Away.Policy == lot.AwayContinue, flagAwayStop: g.Away.Policy == lot.AwayStop,
 	} {
 		if set {
 			flags |= flag
@@ -33,6 +36,16 @@ func packLot(g *lot.Grant) string {
 		expires = g.Expires.UnixMilli()
 	}
 	return fmt.Sprintf("%d:%d:%d:%d:%d:%d", g.Unit, g.Amount, g.Effective.UnixMilli(), expires, flags, g.Version)
+}
+
+// packAway returns the limits of a lot that goes on while the store is away,
+// empty for the defaults. They have a field of their own: nodes of earlier
+// versions read the packed lot whole.
+func packAway(g *lot.Grant) string {
+	if g.Away.Seconds == 0 && g.Away.Credit == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", g.Away.Seconds, g.Away.Credit)
 }
 
 // Periods on either side of now in a list of bounds.
@@ -131,10 +144,11 @@ func parseReply(v []any) (*quota.SyncReply, int64, error) {
 	return r, n[4], nil
 }
 
-// parseBucket reads lot|from|to|unit|open|overflow|remaining|outstanding|g|u|r.
+// parseBucket reads lot|from|to|unit|open|overflow|remaining|outstanding|g|u|r
+// and then away|seconds|credit.
 func parseBucket(line string) (b quota.Bucket, err error) {
 	id, rest, _ := strings.Cut(line, "|")
-	var n [10]int64
+	var n [13]int64
 	i := 0
 	for part := range strings.SplitSeq(rest, "|") {
 		if i == len(n) {
@@ -157,5 +171,6 @@ func parseBucket(line string) (b quota.Bucket, err error) {
 		Overflow:    n[4] == 1,
 		Remaining:   n[5],
 		Outstanding: n[6],
+		Away:        quota.Away{Continue: n[10] == 1, Seconds: n[11], Credit: n[12]},
 	}, nil
 }

@@ -85,6 +85,7 @@ func connect(address string) (goredis.UniversalClient, settings, error) {
 			return fault(err)
 		}
 		o.ContextTimeoutEnabled = true
+		o.DialerRetries = max(o.DialerRetries, dialTries)
 		return goredis.NewClusterClient(o), set, nil
 	case "sentinel":
 		o, err := goredis.ParseFailoverURL(plain)
@@ -95,6 +96,7 @@ func connect(address string) (goredis.UniversalClient, settings, error) {
 			return fault(errors.New("the name of the master is missing: add ?master_name=NAME"))
 		}
 		o.ContextTimeoutEnabled = true
+		o.DialerRetries = max(o.DialerRetries, dialTries)
 		return goredis.NewFailoverClient(o), set, nil
 	}
 	o, err := goredis.ParseURL(plain)
@@ -102,8 +104,15 @@ func connect(address string) (goredis.UniversalClient, settings, error) {
 		return fault(err)
 	}
 	o.ContextTimeoutEnabled = true
+	o.DialerRetries = max(o.DialerRetries, dialTries)
 	return goredis.NewClient(o), set, nil
 }
+
+// dialTries is how often one command tries to reach a server that refuses the
+// connection, where the address does not say (dialer_retries). Once: the
+// engine's breaker times the next try, and until two reports have failed a call
+// may wait for one. The client's own default waits half a second each time.
+const dialTries = 1
 
 // normalise takes our parameters out of an address and turns a list of hosts
 // into the form go-redis reads.

@@ -222,7 +222,7 @@ func (s *Store) grant(ctx context.Context, g lot.Grant, floor []quota.Floor, lea
 	if s.opt.Now != nil {
 		now = s.opt.Now()
 	}
-	args := []any{s.clock(), g.Subscription, g.ID, packLot(&g), packBounds(&g, now.UnixMilli()), g.Version, string(text), learn, quota.PeriodAt(&g, now.UnixMilli()).From, s.runID()}
+	args := []any{s.clock(), g.Subscription, g.ID, packLot(&g), packBounds(&g, now.UnixMilli()), g.Version, string(text), learn, quota.PeriodAt(&g, now.UnixMilli()).From, s.runID(), packAway(&g)}
 	for _, f := range floor {
 		args = append(args, quota.PeriodAt(&g, f.From).From, f.Used)
 	}

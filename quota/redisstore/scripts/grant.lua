@@ -1,7 +1,8 @@
 -- GRANT: clock, subscription, lot, its packed form without folded_to and
 -- bounds, its bounds, its version, the grant as JSON, learn ("" for none), the
--- start of the period that is open, run, then what is known to have been used as
--- from, used.
+-- start of the period that is open, run, the limits of a lot that goes on while
+-- the store is away ("" for the defaults), then what is known to have been used
+-- as from, used.
 local subscription, id, version, learn = ARGV[2], ARGV[3], tonumber(ARGV[6]), ARGV[8]
 local current = tonumber(ARGV[9])
 loadlots()
@@ -14,6 +15,7 @@ if not old or version > old.version then
   call('HSET', LOTS, id, text)
   call('HSET', GRANTS, id, ARGV[7])
   lots[id] = parselot(id, text)
+  if ARGV[11] ~= (meta['y|' .. id] or '') then setmeta('y|' .. id, ARGV[11]) end
   -- The period that is open, and later ones, get the amount; a cut cannot take
   -- what is used already. Without a definition before, nodes reported on the
   -- lot before its grant came back.
@@ -31,7 +33,7 @@ end
 -- be another one.
 if not meta.run then setmeta('run', serverrun(ARGV[10])) end
 if learn ~= '' then
-  for i = 11, #ARGV, 2 do
+  for i = 12, #ARGV, 2 do
     local b = bucket(id, tonumber(ARGV[i]))
     b.min = max(b.min, tonumber(ARGV[i + 1]))
   end

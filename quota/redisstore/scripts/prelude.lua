@@ -8,7 +8,7 @@ local call, fmt = redis.call, string.format
 local floor, abs = math.floor, math.abs
 local LOTS, BUCKETS, COUNTERS, NODES, META, OUTBOX, GRANTS =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local ZERO, OVERFLOW, VOID, RESET = 1, 2, 4, 8
+local ZERO, OVERFLOW, VOID, RESET, CONTINUE, STOP = 1, 2, 4, 8, 16, 32
 local OPEN, RECLAIMED, FINAL = 0, 1, 2
 
 local function num(n) return fmt('%.0f', n) end
@@ -34,7 +34,8 @@ local function write(key, changes)
   if n > 0 then call('HSET', key, unpack(args)) end
 end
 
--- meta: clock, learn, recall, run, ver; w|unit, a|unit|level, f|node, o|unit
+-- meta: clock, learn, recall, run, ver; w|unit, a|unit|level, f|node, o|unit,
+-- y|lot (seconds:credit while the store is away)
 local meta, meta_new = table_of(META), {}
 local function setmeta(k, v)
   if meta[k] ~= v then meta[k], meta_new[k] = v, v end
@@ -73,6 +74,7 @@ local function parselot(id, text)
     id = id, unit = tonumber(u), amount = tonumber(a), eff = tonumber(e), exp = tonumber(x),
     zero = bit.band(f, ZERO) ~= 0, overflow = bit.band(f, OVERFLOW) ~= 0,
     void = bit.band(f, VOID) ~= 0, reset = bit.band(f, RESET) ~= 0,
+    continues = bit.band(f, CONTINUE) ~= 0 or bit.band(f, OVERFLOW) ~= 0 and bit.band(f, STOP) == 0,
     version = tonumber(v), folded = tonumber(ft), bounds = b,
   }
 end
@@ -232,7 +234,7 @@ local function merge(inc, n, over, at, count)
       local c = findcounter(inc .. '|' .. id .. '|' .. ARGV[i + 1]) or {g = 0, u = 0, r = 0}
       local g = max(c.g, tonumber(ARGV[i + 2]))
       local u = max(c.u, tonumber(ARGV[i + 3]))
-      if g > c.g and not (l and l.overflow) then lost = true end
+      if g > c.g and not (l and l.continues) then lost = true end
       g = max(g, u)
       -- A late use shrinks what was returned or taken back.
       local r = min(max(c.r, tonumber(ARGV[i + 4])), g - u)

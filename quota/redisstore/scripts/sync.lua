@@ -120,10 +120,12 @@ end
 local function line(id, from, to, isopen, remaining)
   local key = id .. '|' .. num(from)
   seen[key] = true
+  local seconds, credit = string.match(meta['y|' .. id] or '', '^(%d+):(%d+)$')
   local b, c, l = findbucket(key), findcounter(inc .. '|' .. key), lots[id]
-  lines[#lines + 1] = fmt('%s|%.0f|%.0f|%d|%d|%d|%.0f|%.0f|%.0f|%.0f|%.0f', id, from, to,
+  lines[#lines + 1] = fmt('%s|%.0f|%.0f|%d|%d|%d|%.0f|%.0f|%.0f|%.0f|%.0f|%d|%s|%s', id, from, to,
     l and l.unit or 0, isopen, (l and l.overflow) and 1 or 0, remaining,
-    b and b.out or 0, c and c.g or 0, c and c.u or 0, c and c.r or 0)
+    b and b.out or 0, c and c.g or 0, c and c.u or 0, c and c.r or 0,
+    (l and l.continues) and 1 or 0, seconds or '0', credit or '0')
 end
 local units = {}
 for unit = 0, #UNITS do
