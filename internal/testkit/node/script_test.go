@@ -21,7 +21,7 @@ func TestScriptsRunHere(t *testing.T) {
 		}
 	})
 	product := map[string]any{"base_url": url + "/v1", "api_key": "sk-any", "model": "demo-chat"}
-	input := map[string]any{"exhausted": product}
+	input := map[string]any{"exhausted": product, "dry": map[string]any{"dry_stream": product, "dry_responses": product}}
 	for k, v := range product {
 		input[k] = v
 	}
