@@ -48,6 +48,22 @@ func TestEachRouteByEachRole(t *testing.T) {
 			return k.ID
 		}
 
+		newReceiptKey := func() string {
+			k, err := h.CreateReceiptKey(t.Context(), h.buyers[0].id, false)
+			h.ok(err)
+			return k.ID
+		}
+		_ = newReceiptKey() // for the receipt
+		trim := func(string) {
+			keys, err := h.ReceiptKeys(t.Context(), h.buyers[0].id)
+			h.ok(err)
+			for _, k := range keys {
+				if k.Retired != nil {
+					h.ok(h.DeleteReceiptKey(t.Context(), k.Account, k.ID))
+				}
+			}
+		}
+
 		type row struct {
 			method, path string
 			body         func() any
@@ -119,6 +135,20 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "GET", path: "/usage/requests?product_id=" + g.product.ID, want: "2 2 404 2 2"},
 			{method: "GET", path: "/usage/export", want: "2 2 2 2 2"},
 			{method: "GET", path: "/usage/export?format=parquet&account_id=" + buyersID, want: "2 2 2 2 404"},
+			{method: "GET", path: "/usage/receipts/" + rec.ID.String(), want: "2 403 403 2 404"},
+			{method: "GET", path: "/accounts/" + buyersID + "/receipt-keys", want: "2 403 403 2 404"},
+			{method: "POST", path: "/accounts/" + buyersID + "/receipt-keys", body: fixed(map[string]any{"header": false}), after: trim, want: "403 403 403 2 404"},
+			{method: "POST", path: "/accounts/" + buyersID + "/receipt-keys/{x}/reveal", prepare: newReceiptKey, after: trim, want: "403 403 403 2 404"},
+			{method: "PATCH", path: "/accounts/" + buyersID + "/receipt-keys/{x}", prepare: newReceiptKey, after: trim, body: fixed(map[string]any{"header": false}), want: "2 403 403 2 404"},
+			{method: "DELETE", path: "/accounts/" + buyersID + "/receipt-keys/{x}", prepare: newReceiptKey, after: trim, want: "2 403 403 2 404"},
+			{method: "GET", path: "/products/" + g.product.ID + "/policy", want: "2 2 404 2 2"},
+			{method: "PUT", path: "/products/" + g.product.ID + "/policy", body: fixed(map[string]any{}), want: "2 2 404 403 403"},
+			{method: "GET", path: "/subscriptions/" + sub + "/policy", want: "2 2 404 2 404"},
+			{method: "PUT", path: "/subscriptions/" + sub + "/policy", body: fixed(map[string]any{}), want: "2 2 404 403 403"},
+			{method: "GET", path: "/applications/" + market.ID + "/policy", want: "2 403 403 2 404"},
+			{method: "PUT", path: "/applications/" + market.ID + "/policy", body: fixed(map[string]any{}), want: "2 403 403 2 404"},
+			{method: "GET", path: "/api-keys/{x}/policy", prepare: newKey, after: func(id string) { h.ok(h.DeleteAPIKey(t.Context(), id)) }, want: "2 403 403 2 404"},
+			{method: "PUT", path: "/api-keys/{x}/policy", body: fixed(map[string]any{}), prepare: newKey, after: func(id string) { h.ok(h.DeleteAPIKey(t.Context(), id)) }, want: "2 403 403 2 404"},
 			{method: "GET", path: "/reconciliation", want: "2 403 403 403 403"},
 			{method: "GET", path: "/quota/store", want: "2 403 403 403 403"},
 			{method: "POST", path: "/quota/rebuild", body: fixed(map[string]any{"dry_run": false}), want: "2 403 403 403 403"},

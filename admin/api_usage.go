@@ -161,6 +161,7 @@ func (s *Server) registerUsage() {
 		})
 
 	s.registerUsageQueries()
+	s.registerReceipts(tag)
 
 	handle(s, route{method: http.MethodGet, path: "/usage/requests/{request_id}", id: "get-request", tag: tag, summary: "The record of one call", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {

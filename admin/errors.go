@@ -50,6 +50,12 @@ var (
 	// ErrUnavailable says that a part the answer needs is not there in this
 	// process or is away.
 	ErrUnavailable = errors.New("admin: the store behind this answer is away; try again in a moment")
+	// ErrReceiptKeyLimit says that an account holds its full number of receipt keys.
+	ErrReceiptKeyLimit = errors.New("admin: the account holds as many receipt keys as it may; delete one whose receipts need no checking any more")
+	// ErrNoReceiptKey says that nothing can sign the account's receipts.
+	ErrNoReceiptKey = errors.New("admin: the account has no receipt key; its owner makes one with POST /api/v1/accounts/{id}/receipt-keys")
+	// ErrCallRuns says that a call has no receipt yet.
+	ErrCallRuns = errors.New("admin: the call still runs, so what it is charged is not known; ask again when it has ended")
 	// ErrBusy says that another process is rebuilding the quota store.
 	ErrBusy = errors.New("admin: another process is rebuilding the quota store; ask GET /api/v1/quota/store when it is done")
 )

@@ -32,7 +32,7 @@ func (s *Server) BuildSnapshot(ctx context.Context) (*directory.Snapshot, error)
 	}
 	snap := &directory.Snapshot{Version: version, Made: s.now().UTC(), Region: s.cfg.Region, Pepper: s.pepper, Subscriptions: subs}
 	for _, read := range []func(context.Context, *directory.Snapshot) error{
-		s.snapProducts, s.snapApplications, s.snapAppKeys, s.snapAppCodes, s.snapAPIKeys, s.snapPolicies,
+		s.snapProducts, s.snapApplications, s.snapAppKeys, s.snapAppCodes, s.snapAPIKeys, s.snapPolicies, s.snapReceiptKeys,
 	} {
 		if err := read(ctx, snap); err != nil {
 			return nil, fmt.Errorf("admin: build the directory: %w", err)

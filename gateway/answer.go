@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"tollgate/internal/receipt"
 )
 
 // relay relays the upstream's answer: whole, when it is here already or has to
@@ -300,11 +302,12 @@ func (c *call) sendUnframed() {
 	c.detach()
 }
 
-// hopByHop are the fields of an answer that concern one connection only (RFC
-// 9110 section 7.6.1).
+// hopByHopFields are the fields of an answer that concern one connection only
+// (RFC 9110 section 7.6.1), and the receipt, which is the gateway's to give.
 var hopByHopFields = []string{
 	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
 	"Te", "Transfer-Encoding", "Upgrade", "Http2-Settings",
+	receipt.Header,
 }
 
 // removeHopByHop deletes the hop-by-hop fields of h, those named by its

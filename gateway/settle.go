@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"tollgate/internal/receipt"
 	"tollgate/internal/usage"
 )
 
@@ -176,8 +177,8 @@ func metersTokens(units []usage.Unit) bool {
 // client leaves, and to bill what was counted until then.
 const onDisconnectCancel = "cancel"
 
-// setCharged writes X-Tollgate-Charged: "call=1", or "token=46;basis=upstream".
-// Call it after settle.
+// setCharged writes X-Tollgate-Charged: "call=1", or "token=46;basis=upstream",
+// and the receipt where the account wants one. Call it after settle.
 func (c *call) setCharged(h *fasthttp.ResponseHeader) {
 	if !c.rec.Has(usage.Counted) {
 		return
@@ -197,6 +198,12 @@ func (c *call) setCharged(h *fasthttp.ResponseHeader) {
 		out = append(append(out, ";basis="...), c.rec.Basis.String()...)
 	}
 	h.SetBytesV("X-Tollgate-Charged", out)
+	if key := c.sub.account.receipts; key != nil {
+		// The record is what the journal holds, so this receipt and the one made
+		// of the usage row are the same text.
+		var text [512]byte
+		h.SetBytesV(receipt.Header, key.Append(text[:0], &c.rec))
+	}
 }
 
 // note writes the metrics of an answered request, once.

@@ -14,6 +14,7 @@ import (
 	"tollgate/internal/apisign"
 	"tollgate/internal/directory"
 	"tollgate/internal/meter"
+	"tollgate/internal/receipt"
 )
 
 // directoryTable is a directory snapshot compiled for look-ups. It is immutable
@@ -112,6 +113,8 @@ type account struct {
 	id   string
 	subs map[string][]*subscription // by product id, earliest first
 	llm  []*product                 // subscribed LLM products, in order of subscription
+
+	receipts *receipt.Key // signs receipts; nil: the account wants none in headers
 }
 
 type subscription struct {
@@ -248,6 +251,13 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 // returns the faults of the rows left out.
 func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id string) *account, limits func(*directory.Policy) (limited, error)) (faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	for _, k := range s.ReceiptKeys {
+		if k.Secret == "" {
+			fault("receipt key %s: its secret must not be empty", k.ID)
+			continue
+		}
+		acc(k.Account).receipts = receipt.NewKey(k.ID, k.Secret.Reveal())
+	}
 	for _, k := range s.APIKeys {
 		l, err := limits(k.Policy)
 		switch {

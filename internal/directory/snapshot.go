@@ -24,6 +24,17 @@ type Snapshot struct {
 	AppKeys       []AppKey       `json:"app_keys"`
 	AppCodes      []AppCode      `json:"app_codes"`
 	APIKeys       []APIKey       `json:"api_keys"`
+
+	// ReceiptKeys are those of accounts that want a receipt in the header of
+	// every plain answer; at most one of each account.
+	ReceiptKeys []ReceiptKey `json:"receipt_keys,omitempty"`
+}
+
+// ReceiptKey signs the receipts of an account (internal/receipt).
+type ReceiptKey struct {
+	ID      string `json:"id"`
+	Account string `json:"account"`
+	Secret  Secret `json:"secret"`
 }
 
 // Kind tells API products from LLM products.
