@@ -99,6 +99,15 @@ func (s *Server) registerPolicies() {
 					return nil, err
 				}
 				p := in.Body.read()
+				if a.Role == RoleBuyer {
+					before, err := s.policy(ctx, k.kind, in.ID)
+					if err != nil {
+						return nil, err
+					}
+					if err := withinLimits(p.Limits, before.Limits, s.cfg.CredentialLimits); err != nil {
+						return nil, err
+					}
+				}
 				if err := s.SetPolicy(ctx, k.kind, in.ID, p); err != nil {
 					return nil, err
 				}

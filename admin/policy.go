@@ -95,6 +95,30 @@ func checkPolicy(kind string, p *directory.Policy) error {
 	return f.err()
 }
 
+// withinLimits refuses limits that a buyer may not give its own credentials:
+// those looser than what the platform allows every credential, or than what an
+// operator has granted this one. Without it the platform's bound would bind
+// only those who leave it alone.
+func withinLimits(want, granted, platform directory.Limits) error {
+	var f faults
+	for _, v := range []struct {
+		name                    string
+		want, granted, platform int64
+	}{
+		{"requests_per_second", want.RequestsPerSecond, granted.RequestsPerSecond, platform.RequestsPerSecond},
+		{"requests_per_minute", want.RequestsPerMinute, granted.RequestsPerMinute, platform.RequestsPerMinute},
+		{"tokens_per_minute", want.TokensPerMinute, granted.TokensPerMinute, platform.TokensPerMinute},
+		{"concurrency", want.Concurrency, granted.Concurrency, platform.Concurrency},
+	} {
+		most := max(v.platform, v.granted)
+		if v.platform <= 0 || v.granted < 0 || v.want == 0 {
+			continue // nothing bounds it, an operator lifted it, or it falls back to the platform's
+		}
+		f.check(v.want > 0 && v.want <= most, "body."+v.name, fmt.Sprintf("must be from 1 to %d for a credential of yours; ask the operator for more", most))
+	}
+	return f.err()
+}
+
 // snapPolicies puts the policies where they belong in the snapshot.
 func (s *Server) snapPolicies(ctx context.Context, snap *directory.Snapshot) error {
 	type row struct {

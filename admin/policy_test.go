@@ -28,7 +28,7 @@ func TestPolicies(t *testing.T) {
 			{seller, "/products/" + g.product.ID, product},
 			{seller, "/subscriptions/" + sub, `{"requests_per_second":5}`},
 			{buyer, "/applications/" + app, `{"concurrency":3,"allow":["10.0.0.0/8","2001:db8::1"]}`},
-			{buyer, "/api-keys/" + key, `{"concurrency":-1}`},
+			{h.operator, "/api-keys/" + key, `{"concurrency":-1}`},
 		} {
 			set(tc.token, tc.path, tc.body).want(200)
 			if got := string(h.call(tc.token, http.MethodGet, tc.path+"/policy", nil).want(200).raw); !strings.Contains(got, strings.Trim(tc.body, "{}")) {
@@ -87,6 +87,33 @@ func TestPolicies(t *testing.T) {
 			if k.ID == key && k.Policy != nil {
 				t.Errorf("an ended policy is in force: %+v", k.Policy)
 			}
+		}
+	})
+}
+
+// A buyer may tighten the platform's bound for its credentials, and not lift
+// it; what an operator granted it may keep.
+func TestBuyersStayWithinThePlatformsLimits(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, h *harness) {
+		h.cfg.CredentialLimits = directory.Limits{Concurrency: 100}
+		buyer := h.buyers[0].token
+		key := h.call(buyer, http.MethodPost, "/api-keys", map[string]any{}).want(201).text("id")
+		for _, tc := range []struct {
+			token, body string
+			want        int
+		}{
+			{buyer, `{"concurrency":-1}`, 422},
+			{buyer, `{"concurrency":101}`, 422},
+			{buyer, `{"concurrency":100}`, 200},
+			{buyer, `{"concurrency":7,"requests_per_minute":5000}`, 200},
+			{h.operator, `{"concurrency":500}`, 200},
+			{buyer, `{"concurrency":500}`, 200},
+			{buyer, `{"concurrency":501}`, 422},
+			{h.operator, `{"concurrency":-1}`, 200},
+			{buyer, `{"concurrency":2000}`, 200},
+		} {
+			h.call(tc.token, http.MethodPut, "/api-keys/"+key+"/policy", tc.body).want(tc.want)
 		}
 	})
 }

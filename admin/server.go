@@ -44,6 +44,10 @@ type Config struct {
 	// PublicUpstreamsOnly refuses sellers' upstreams with addresses of private
 	// networks. Default false: a marketplace inside a company forwards to them.
 	PublicUpstreamsOnly bool
+	// CredentialLimits are what the gateways allow a credential that has no
+	// limits of its own. A buyer may tighten the limits of its credentials, and
+	// only an operator may go beyond these.
+	CredentialLimits directory.Limits
 	// Poll is how often waiting gateways look for changes made by another admin
 	// process on the same database. Default 1 s.
 	Poll time.Duration

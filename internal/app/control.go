@@ -10,6 +10,7 @@ import (
 	"tollgate/admin/seal"
 	"tollgate/billing"
 	"tollgate/internal/config"
+	"tollgate/internal/directory"
 	"tollgate/internal/lot"
 	"tollgate/internal/sqldb"
 	"tollgate/quota"
@@ -84,6 +85,10 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
 		MaxAPIKeys: cfg.Admin.APIKeyLimit, MaxApplications: cfg.Admin.ApplicationLimit, MaxAppCodes: cfg.Admin.AppCodeLimit,
+		CredentialLimits: directory.Limits{
+			RequestsPerSecond: cfg.Gateway.Limits.Credential.RequestsPerSecond, RequestsPerMinute: cfg.Gateway.Limits.Credential.RequestsPerMinute,
+			TokensPerMinute: cfg.Gateway.Limits.Credential.TokensPerMinute, Concurrency: cfg.Gateway.Limits.Credential.Concurrency,
+		},
 	}, admin.Deps{
 		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c}, Rebuilder: rebuilder{c.keeper},
 		UsageSink: c.usage, Log: a.log, Now: a.now,
