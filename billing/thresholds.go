@@ -30,6 +30,16 @@ type Level struct {
 	Value int64     `json:"value"`
 }
 
+// Told is the newest crossing of a level that is on record here: a quota store
+// that lost its state must not use its id again.
+type Told struct {
+	Level
+	Arm int64
+	// Rearmed says that lots were bought or changed since, which may have armed
+	// the level again.
+	Rearmed bool
+}
+
 // maxLevels bounds the levels of one unit: each is compared at every report of
 // every gateway.
 const maxLevels = 16
@@ -43,6 +53,7 @@ type Thresholds struct {
 	Levels       []Level
 	Delivered    bool // the quota store has this version
 	ChangedBy    string
+	Told         []Told // filled in for the quota store alone
 	Updated      time.Time
 }
 
@@ -156,12 +167,32 @@ func (s *Service) watch(ctx context.Context, t Thresholds) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	var err error
+	if t.Told, err = s.told(ctx, t.Subscription, t.Unit); err != nil {
+		return err
+	}
 	if err := s.watches.SetThresholds(ctx, t); err != nil {
 		return err
 	}
-	_, err := s.db.Exec(ctx, `UPDATE billing_threshold SET delivered_version = $3 WHERE subscription = $1 AND unit = $2 AND delivered_version < $3 AND version >= $3`,
+	_, err = s.db.Exec(ctx, `UPDATE billing_threshold SET delivered_version = $3 WHERE subscription = $1 AND unit = $2 AND delivered_version < $3 AND version >= $3`,
 		t.Subscription, t.Unit.String(), t.Version)
 	return err
+}
+
+// told returns the newest crossing of each level of one unit.
+func (s *Service) told(ctx context.Context, subscription string, unit usage.Unit) ([]Told, error) {
+	list, err := collect(ctx, s.db, func(row scanner) (Told, error) {
+		var c Told
+		var at, changed int64
+		err := row.Scan(&c.Level.Kind, &c.Level.Value, &c.Arm, &at, &changed)
+		c.Rearmed = changed > at
+		return c, err
+	}, `SELECT kind, value, MAX(arm), MAX(at_ms), (SELECT COALESCE(MAX(updated_ms), 0) FROM billing_lot WHERE subscription = $1 AND unit = $2)
+		FROM billing_crossing WHERE subscription = $1 AND unit = $2 GROUP BY kind, value ORDER BY kind, value`, subscription, unit.String())
+	if err != nil {
+		return nil, fmt.Errorf("crossings of subscription %s: %w", subscription, err)
+	}
+	return list, nil
 }
 
 // DeliverThresholds tells the quota store of thresholds that it does not have.

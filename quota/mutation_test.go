@@ -79,6 +79,21 @@ var mutations = []mutation{
 		"quota/embedded", "TestSuite/thresholds",
 	},
 	{
+		"no crossing gets an id that was used before the store was lost", "ledger/watch.go",
+		"		w.told(c)", "		_ = c",
+		"quota/embedded", "TestSuite/thresholds",
+	},
+	{
+		"what is drawn while the store is away is bounded by the lot's credit", "exchange.go",
+		"l.credit = min(l.credit, b.Away.Credit)", "_ = b",
+		"quota", "TestStoreAwayIsAPolicy",
+	},
+	{
+		"only a lot that goes on is drawn on while the store is away", "exchange.go",
+		"if !b.Away.Continue {", "if b.Lot == \"\" {",
+		"quota", "TestStoreAwayIsAPolicy|TestHardStop",
+	},
+	{
 		"nothing is taken after the lease's end", "admit.go",
 		"if v := a.view.Load(); v != nil && e.mono() < v.until {", "if v := a.view.Load(); v != nil {",
 		"quota", "TestHardStop|TestNothingIsTaken",

@@ -52,7 +52,8 @@ type Granter interface {
 	// is refused.
 	ApplyGrant(ctx context.Context, g lot.Grant) (applied bool, err error)
 	// SetThresholds replaces the thresholds of one unit of a subscription, if
-	// the version is newer, and evaluates them at once (ALERT-14, ALERT-23).
+	// the version is newer, and evaluates them at once (ALERT-14, ALERT-23). Of
+	// the version it has, it takes Told.
 	SetThresholds(ctx context.Context, t Thresholds) (applied bool, err error)
 	// Restore is ApplyGrant after the store lost its state: floor is what is
 	// known to have been used of each bucket, and new leases stay closed for
@@ -307,6 +308,20 @@ type Thresholds struct {
 	Unit         usage.Unit
 	Version      int64 // from 1
 	Levels       []Threshold
+	// Told is the newest crossing of each level that its keeper has. A store
+	// that knows less of a level, because it was emptied or put back, goes on
+	// from there, so that no new crossing gets an id that was used.
+	Told []Told
+}
+
+// Told is a crossing that was delivered.
+type Told struct {
+	Threshold
+	Arm int64 // from 1
+	// Rearmed says that the level may have been armed again since: a store that
+	// does not know tells the crossing again, under the next id, where without
+	// it what remains has to rise above the level first.
+	Rearmed bool
 }
 
 // Validate returns what is wrong with t.
@@ -317,6 +332,14 @@ func (t *Thresholds) Validate() error {
 	for _, l := range t.Levels {
 		if err := l.Validate(); err != nil {
 			return err
+		}
+	}
+	for _, c := range t.Told {
+		if err := c.Validate(); err != nil {
+			return err
+		}
+		if c.Arm < 1 || c.Arm >= lot.MaxAmount {
+			return fmt.Errorf("quota: threshold %s of %s: arm %d is outside 1..2^53-2", c.Name(), t.Subscription, c.Arm)
 		}
 	}
 	return nil

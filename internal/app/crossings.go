@@ -20,7 +20,11 @@ func (w watchStore) SetThresholds(ctx context.Context, t billing.Thresholds) err
 			levels = append(levels, level)
 		}
 	}
-	_, err := w.store.SetThresholds(ctx, quota.Thresholds{Subscription: t.Subscription, Unit: t.Unit, Version: t.Version, Levels: levels})
+	told := make([]quota.Told, len(t.Told))
+	for i, c := range t.Told {
+		told[i] = quota.Told{Threshold: quota.Threshold{Kind: quota.ThresholdKind(c.Kind), Value: c.Value}, Arm: c.Arm, Rearmed: c.Rearmed}
+	}
+	_, err := w.store.SetThresholds(ctx, quota.Thresholds{Subscription: t.Subscription, Unit: t.Unit, Version: t.Version, Levels: levels, Told: told})
 	return err
 }
 

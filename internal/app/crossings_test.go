@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"tollgate/admin"
 	"tollgate/billing"
 	"tollgate/internal/config"
 	"tollgate/internal/testkit/redis"
+	"tollgate/internal/testkit/wait"
 	"tollgate/quota"
 )
 
@@ -110,6 +112,65 @@ func TestCrossings(t *testing.T) {
 			wantCrossings(t, info.Demo, sub, "call/percent-50/1", "call/absolute-0/1", "call/percent-50/2")
 		})
 	}
+}
+
+// TestCrossingsAfterTheStoreWasEmptied: Redis is emptied under a program that has
+// told a level. It is not told again while nothing was bought, and when a
+// purchase has armed it the next crossing arrives under an id of its own.
+func TestCrossingsAfterTheStoreWasEmptied(t *testing.T) {
+	t.Parallel()
+	server := redis.Start(t, redis.Options{})
+	cfg := testConfig(t)
+	cfg.Quota.Crossings, cfg.Quota.Sync, cfg.Quota.LeaseTTL = 20*time.Millisecond, 50*time.Millisecond, 2*time.Second
+	cfg.Quota.Store = config.NewSecret(server.URL())
+	info, _ := run(t, cfg, Options{Demo: true, DemoUnits: 10})
+	d := info.Demo
+	sub := d.LLM.SubscriptionID
+	if status, text := call(t, "PUT", d.AdminURL+"/api/v1/subscriptions/"+sub+"/thresholds/call", d.BuyerToken, `{"levels":[{"kind":"percent","value":50}]}`); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	calls := func(n int) {
+		t.Helper()
+		for served := 0; served < n; {
+			switch status, text := call(t, "POST", d.LLM.BaseURL+"/chat/completions", d.LLM.APIKey, hello); status {
+			case 200:
+				served++
+			case 503: // the store relearns its state
+				pause(t.Context(), 50*time.Millisecond)
+			default:
+				t.Fatalf("call %d: %d %s", served, status, text)
+			}
+		}
+	}
+	flush := func(rebuilds int64) {
+		t.Helper()
+		if err := server.Client().FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		wait.Until(t, 30*time.Second, "the rebuild", func(context.Context) error {
+			var st admin.QuotaStore
+			if _, text := call(t, "GET", d.AdminURL+"/api/v1/quota/store", d.OperatorToken, ""); json.Unmarshal([]byte(text), &st) != nil || !st.Whole || st.Rebuilds < rebuilds {
+				return fmt.Errorf("quota store: %s", text)
+			}
+			return nil
+		})
+	}
+	calls(5)
+	wantCrossings(t, d, sub, "call/percent-50/1")
+	flush(1)
+	calls(1) // all is known again
+	wantCrossings(t, d, sub, "call/percent-50/1")
+	spec := specOf(t, d, sub)
+	if status, text := call(t, "POST", d.AdminURL+"/api/v1/orders", d.BuyerToken, fmt.Sprintf(`{"spec_id":%q,"quantity":2}`, spec)); status/100 != 2 {
+		t.Fatalf("buy: %d %s", status, text)
+	}
+	calls(8) // 16 of 30 remain
+	wantCrossings(t, d, sub, "call/percent-50/1")
+	calls(1)
+	wantCrossings(t, d, sub, "call/percent-50/1", "call/percent-50/2")
+	flush(2)
+	calls(1)
+	wantCrossings(t, d, sub, "call/percent-50/1", "call/percent-50/2")
 }
 
 // specOf returns the spec that a subscription's first order bought.

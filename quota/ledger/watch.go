@@ -18,14 +18,37 @@ func (a *Account) SetThresholds(env Env, t quota.Thresholds) bool {
 	if w == nil {
 		w = &Watch{Arms: map[string]*Arm{}}
 		a.Watches[key] = w
-	} else if t.Version <= w.Version {
+	} else if t.Version < w.Version || t.Version == w.Version && len(t.Told) == 0 {
 		return false
 	}
-	w.Version = t.Version
-	w.Levels = slices.Clone(t.Levels)
+	newer := t.Version > w.Version
+	if newer {
+		w.Version = t.Version
+		w.Levels = slices.Clone(t.Levels)
+	}
+	for _, c := range t.Told {
+		w.told(c)
+	}
 	now, _ := a.tick(env, 0)
 	a.evaluate(now)
-	return true
+	return newer
+}
+
+// told takes over a crossing that was delivered and that the watch does not
+// know of: its id is used.
+func (w *Watch) told(c quota.Told) {
+	arm := w.Arms[c.Name()]
+	if arm == nil {
+		arm = &Arm{}
+		w.Arms[c.Name()] = arm
+	}
+	switch {
+	case arm.N > c.Arm || arm.N == c.Arm && arm.Fired:
+	case c.Rearmed:
+		*arm = Arm{N: c.Arm + 1}
+	default:
+		*arm = Arm{N: c.Arm, Fired: true}
+	}
 }
 
 // evaluate compares what remains with every threshold and records each
@@ -61,6 +84,9 @@ func (a *Account) evaluate(now int64) {
 				})
 			}
 			if !reached && arm.Fired {
+				if now < a.Learn {
+					continue // not all use is known yet: less may remain than it seems
+				}
 				arm.N++
 			}
 			arm.Fired = reached

@@ -127,6 +127,9 @@ func (d *driver) thresholds() {
 			t.Levels = append(t.Levels, l)
 		}
 	}
+	if d.r.IntN(4) == 0 && len(t.Levels) > 0 {
+		t.Told = []quota.Told{{Threshold: t.Levels[0], Arm: 1 + d.r.Int64N(4), Rearmed: d.r.IntN(2) == 0}}
+	}
 	want := d.model.SetThresholds(d.env(), t)
 	got, err := d.store.SetThresholds(d.t.Context(), t)
 	d.same("thresholds", err, want, got)

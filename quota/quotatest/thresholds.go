@@ -117,6 +117,48 @@ func testThresholds(t *testing.T, b Backend) {
 		u.wantFired("all leased, nothing used")
 	})
 
+	t.Run("a store that lost its state goes on with the ids that were delivered (ALERT-20)", func(t *testing.T) {
+		tell := func(u *user, version, arm int64, rearmed bool) {
+			u.t.Helper()
+			if _, err := u.s.SetThresholds(t.Context(), quota.Thresholds{
+				Subscription: u.sub, Unit: usage.Call, Version: version, Levels: []quota.Threshold{pct20},
+				Told: []quota.Told{{Threshold: pct20, Arm: arm, Rearmed: rearmed}},
+			}); err != nil {
+				u.t.Fatal(err)
+			}
+		}
+		u := newUser(t, b)
+		apply(t, u.s, grant(u.sub, "L1", usage.Call, 100, start))
+		u.take("L1", 85)
+		tell(u, 1, 3, false)
+		u.wantFired("15 left, as was told before")
+		apply(t, u.s, grant(u.sub, "L2", usage.Call, 100, start))
+		u.take("L1", 15)
+		u.wantFired("100 of 200 left")
+		u.take("L2", 60)
+		u.wantFired("40 of 200 left, armed again", "call/percent-20/4")
+		tell(u, 1, 3, true) // older than what the store has
+		tell(u, 1, 4, true)
+		tell(u, 2, 4, false)
+		u.wantFired("told what the store knows", "call/percent-20/4")
+		u.ackAll()
+
+		u = newUser(t, b)
+		apply(t, u.s, grant(u.sub, "L1", usage.Call, 100, start))
+		u.take("L1", 85)
+		tell(u, 1, 3, true)
+		u.wantFired("15 left, after a purchase that the store does not know", "call/percent-20/4")
+		u.ackAll()
+
+		// Put back to before the first crossing, by a version that it has.
+		u = newUser(t, b)
+		apply(t, u.s, grant(u.sub, "L1", usage.Call, 100, start))
+		u.watch(7, pct20)
+		tell(u, 7, 2, false)
+		u.take("L1", 85)
+		u.wantFired("15 left: not crossing 1 or 2", "call/percent-20/3")
+	})
+
 	t.Run("used up tells once more (ALERT-24)", func(t *testing.T) {
 		u := newUser(t, b)
 		apply(t, u.s, grant(u.sub, "L1", usage.Call, 100, start))

@@ -48,6 +48,19 @@ func packAway(g *lot.Grant) string {
 	return fmt.Sprintf("%d:%d", g.Away.Seconds, g.Away.Credit)
 }
 
+// packTold returns crossings as kind-value:arm:rearmed.
+func packTold(told []quota.Told) string {
+	parts := make([]string, len(told))
+	for i, c := range told {
+		again := 0
+		if c.Rearmed {
+			again = 1
+		}
+		parts[i] = fmt.Sprintf("%s:%d:%d", c.Name(), c.Arm, again)
+	}
+	return strings.Join(parts, ",")
+}
+
 // Periods on either side of now in a list of bounds.
 const (
 	boundsBefore = 2

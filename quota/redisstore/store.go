@@ -249,7 +249,7 @@ func (s *Store) SetThresholds(ctx context.Context, t quota.Thresholds) (bool, er
 	if err := s.client.ZAdd(ctx, s.subsKey(), goredis.Z{Member: t.Subscription}).Err(); err != nil {
 		return false, fmt.Errorf("quota: redis: list subscription %s: %w", t.Subscription, err)
 	}
-	v, err := s.run(ctx, watchScript, t.Subscription, s.clock(), t.Subscription, int(t.Unit), t.Version, strings.Join(names, ","))
+	v, err := s.run(ctx, watchScript, t.Subscription, s.clock(), t.Subscription, int(t.Unit), t.Version, strings.Join(names, ","), packTold(t.Told))
 	if err != nil {
 		return false, err
 	}

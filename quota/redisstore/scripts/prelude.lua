@@ -357,7 +357,11 @@ local function evaluate(subscription)
             call('HSET', OUTBOX, id, fmt('%d|%s|%s|%.0f|%.0f|%.0f', unit, name, n, remaining, total, clock))
             crossed = crossed + 1
           end
-          if not now and fired == '1' then n = num(tonumber(n) + 1) end
+          if not now and fired == '1' then
+            -- While the state is relearned not all use is known: less may
+            -- remain than it seems.
+            if clock < metanum('learn') then now = true else n = num(tonumber(n) + 1) end
+          end
           setmeta('a|' .. unit .. '|' .. name, n .. ':' .. (now and '1' or '0'))
         end
       end
