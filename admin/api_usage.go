@@ -162,6 +162,7 @@ func (s *Server) registerUsage() {
 
 	s.registerUsageQueries()
 	s.registerReceipts(tag)
+	s.registerRating(tag)
 
 	handle(s, route{method: http.MethodGet, path: "/usage/requests/{request_id}", id: "get-request", tag: tag, summary: "The record of one call", roles: anyRole},
 		func(ctx context.Context, a Actor, in *struct {

@@ -135,6 +135,13 @@ type QuotaRebuild struct {
 	MissingUnits  int64 `json:"missing_units" doc:"Units of use it did not have, all billing items together."`
 }
 
+// Rating tells what on-demand use was sealed for billing.
+type Rating interface {
+	// Buckets lists the buckets of a subscription over [from, to), in the order
+	// of hours, after the given one unless that is zero.
+	Buckets(ctx context.Context, subscription string, from, to time.Time, after usage.Bucket, limit int) ([]usage.Bucket, error)
+}
+
 // UsageReader answers questions about usage rows: a usage store of metering.
 type UsageReader interface {
 	// Query sums calls. Its rows are those that have calls.

@@ -162,7 +162,7 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 	}
 	h.Server, err = New(ctx, cfg, Deps{
 		DB: db, Box: box, Billing: h.billing, Quota: h.lots, Usage: h.usage, UsageSink: h.usage,
-		Reconciler: reconciler{}, Rebuilder: rebuilder{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Reconciler: reconciler{}, Rebuilder: rebuilder{}, Rating: buckets{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.ok(err)
 	h.router = documentRouter(h.t, h.document)

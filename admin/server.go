@@ -81,6 +81,7 @@ type Deps struct {
 	Usage      UsageReader
 	Reconciler Reconciler
 	Rebuilder  Rebuilder
+	Rating     Rating
 	// UsageSink keeps the records of gateways in other processes.
 	UsageSink UsageSink
 	// LastUsed tells when API keys were last used. Nil: it is not shown.

@@ -11,8 +11,10 @@ import (
 	"tollgate/billing"
 	"tollgate/internal/config"
 	"tollgate/internal/directory"
+	"tollgate/internal/jobs"
 	"tollgate/internal/lot"
 	"tollgate/internal/sqldb"
+	"tollgate/metering/rating"
 	"tollgate/quota"
 	"tollgate/quota/recovery"
 )
@@ -30,6 +32,8 @@ type control struct {
 	changed chan struct{} // something was sold: the figures are old
 
 	crossings *crossings
+	jobs      *jobs.Runner
+	rating    *rating.Rater
 }
 
 func (a *App) openControl(ctx context.Context, store quotaStore) (*control, error) {
@@ -81,6 +85,9 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	}
 	lots.keeper = c.keeper
 	c.crossings = &crossings{outbox: store, keeper: c.billing, every: cfg.Quota.Crossings, log: a.log}
+	if err := c.openJobs(ctx); err != nil {
+		return nil, err
+	}
 	info := a.info()
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
@@ -90,7 +97,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 			TokensPerMinute: cfg.Gateway.Limits.Credential.TokensPerMinute, Concurrency: cfg.Gateway.Limits.Credential.Concurrency,
 		},
 	}, admin.Deps{
-		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c}, Rebuilder: rebuilder{c.keeper},
+		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c}, Rebuilder: rebuilder{c.keeper}, Rating: c.rating,
 		UsageSink: c.usage, Log: a.log, Now: a.now,
 	})
 	if err != nil {
@@ -102,8 +109,29 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		}
 	})
 	a.work.Go(func() { c.crossings.run(a.ctx) })
+	a.work.Go(func() {
+		if err := c.jobs.Run(a.ctx); err != nil {
+			a.log.Error("jobs stopped", "error", err)
+		}
+	})
 	a.reg.MustRegister(newControlCollector(c))
 	return c, c.bootstrap(ctx)
+}
+
+// openJobs prepares what is due by the calendar.
+func (c *control) openJobs(ctx context.Context) (err error) {
+	a := c.app
+	c.jobs, err = jobs.New(ctx, jobs.Options{DB: c.db, Now: a.now, Log: a.log})
+	if err != nil {
+		return err
+	}
+	c.rating, err = rating.New(ctx, rating.Options{
+		DB: c.db, Usage: c.usage, Subscriptions: c.billing, Grace: a.cfg.Usage.RatingGrace, Lookback: a.cfg.Usage.RatingLookback, Now: a.now, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	return c.jobs.Add(ctx, c.rating.Job())
 }
 
 // begin starts what looks after the books, with its first figures in place.

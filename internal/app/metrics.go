@@ -143,6 +143,7 @@ type controlCollector struct {
 	remaining, drift, failures, backlog  *prometheus.Desc
 	whole, rebuilds, keeperFails, copied *prometheus.Desc
 	crossings, crossingFails             *prometheus.Desc
+	buckets                              *prometheus.Desc
 
 	c *control
 }
@@ -159,6 +160,7 @@ func newControlCollector(c *control) *controlCollector {
 		keeperFails: desc("tollgate_quota_keeper_failures_total", "Failed looks at the quota store, rebuilds and copies of its counters since the start."),
 		copied:      desc("tollgate_quota_checkpoint_timestamp_seconds", "When the quota store's counters were last copied to the SQL database; 0: not since the start."),
 
+		buckets:       desc("tollgate_rating_buckets_total", "Hour buckets of on-demand use that this process sealed, and adjustments of them.", "kind"),
 		crossings:     desc("tollgate_crossings_total", "Crossings of thresholds taken from the quota store; repeated ones were known.", "outcome"),
 		crossingFails: desc("tollgate_crossing_failures_total", "Failed tries to take crossings of thresholds from the quota store."),
 	}
@@ -166,7 +168,7 @@ func newControlCollector(c *control) *controlCollector {
 
 // Describe implements prometheus.Collector.
 func (c *controlCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied, c.crossings, c.crossingFails} {
+	for _, d := range []*prometheus.Desc{c.remaining, c.drift, c.failures, c.backlog, c.whole, c.rebuilds, c.keeperFails, c.copied, c.crossings, c.crossingFails, c.buckets} {
 		ch <- d
 	}
 }
@@ -200,6 +202,11 @@ func (c *controlCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.recorded.Load()), "recorded")
 		ch <- prometheus.MustNewConstMetric(c.crossings, prometheus.CounterValue, float64(x.repeated.Load()), "repeated")
 		ch <- prometheus.MustNewConstMetric(c.crossingFails, prometheus.CounterValue, float64(x.failures.Load()))
+	}
+	if r := c.c.rating; r != nil {
+		st := r.Stats()
+		ch <- prometheus.MustNewConstMetric(c.buckets, prometheus.CounterValue, float64(st.Sealed), "sealed")
+		ch <- prometheus.MustNewConstMetric(c.buckets, prometheus.CounterValue, float64(st.Adjustments), "adjustment")
 	}
 	ctx, cancel := context.WithTimeout(c.c.app.ctx, time.Second)
 	defer cancel()

@@ -8,6 +8,9 @@ import (
 	"tollgate/admin"
 	"tollgate/billing"
 	"tollgate/internal/config"
+	"tollgate/internal/jobs"
+	"tollgate/internal/sqldb"
+	"tollgate/metering/rating"
 	"tollgate/quota/recovery"
 )
 
@@ -26,6 +29,11 @@ func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	if err == nil {
 		err = db.Migrate(ctx, recovery.Migrations)
+	}
+	for _, m := range []sqldb.Migrations{jobs.Migrations, rating.Migrations} {
+		if err == nil {
+			err = db.Migrate(ctx, m)
+		}
 	}
 	return errors.Join(err, db.Close())
 }
