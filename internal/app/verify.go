@@ -12,11 +12,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"tollgate/admin"
 	"tollgate/internal/config"
+	"tollgate/internal/ids"
 	"tollgate/internal/journal"
 	"tollgate/internal/lot"
 	"tollgate/internal/usage"
@@ -27,7 +29,10 @@ import (
 // Verify compares journal, quota store and usage store of a data folder, per
 // subscription and billing item. A program that is running there is asked, by
 // its operator's token; otherwise the stores are read as they lie, and what a
-// start would settle and ship is added. Nothing is changed.
+// start would settle and ship is added. What the journal still holds is also
+// compared with the usage rows one by one. Nothing is changed.
+//
+// ErrDamaged comes with the comparison of what could be read.
 func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Reconciliation, error) {
 	dir := filepath.Join(cfg.Data, "journal")
 	tally, at, err := readTally(filepath.Join(dir, tallyFile))
@@ -46,7 +51,7 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 		return verifyRunning(ctx, cfg)
 	}
 	cursor := report.Cursors[consumerUsage]
-	var tail []usage.Record // what the usage store may not have: behind its cursor
+	held := make(charges)
 	report, err = journal.Inspect(dir, func(e journal.Record) error {
 		if e.Kind != journal.KindUsage {
 			return nil
@@ -58,16 +63,18 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 		if !e.Pos.Before(at) {
 			tally.Add(e.Boot, &rec)
 		}
-		if rec.Has(usage.Counted) && !rec.Has(usage.Provisional) && !e.Pos.Before(cursor) {
-			tail = append(tail, rec)
+		if rec.Has(usage.Counted) && !rec.Has(usage.Provisional) {
+			held.add(&rec, e.Pos.Before(cursor))
 		}
 		return nil
 	})
 	if err != nil {
 		return admin.Reconciliation{}, err
 	}
-	if !report.OK() {
-		log.Error("the journal is damaged", "report", report.String())
+	if cfg.Quota.Store.Reveal() == config.Embedded {
+		if _, err := os.Stat(filepath.Join(cfg.Data, "quota")); errors.Is(err, fs.ErrNotExist) {
+			return admin.Reconciliation{}, fmt.Errorf("%s has no quota store: its folder was removed; the next start rebuilds it", cfg.Data)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Data, "usage.db")); errors.Is(err, fs.ErrNotExist) && cfg.Usage.Store.Reveal() == config.Embedded {
 		return admin.Reconciliation{}, fmt.Errorf("%s is the folder of a gateway alone: verify where the admin role keeps its data", cfg.Data)
@@ -78,7 +85,9 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 	if err != nil {
 		return admin.Reconciliation{}, err
 	}
-	tail = append(tail, open...)
+	for i := range open {
+		held.add(&open[i], false)
+	}
 	store, err := openQuota(ctx, cfg, log, time.Now)
 	if err != nil {
 		return admin.Reconciliation{}, err
@@ -89,30 +98,115 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 		return admin.Reconciliation{}, err
 	}
 	defer func() { _ = rows.Close() }()
-	pending, err := notShipped(ctx, rows, tail)
+	var kept time.Time
+	if cfg.Usage.Retention > 0 {
+		kept = time.Now().Add(-cfg.Usage.Retention)
+	}
+	pending, missing, err := held.compare(ctx, rows, kept, log)
 	if err != nil {
 		return admin.Reconciliation{}, err
 	}
-	return compareOffline(ctx, store, rows, tally, report.Node, pending)
+	out, err := compareOffline(ctx, store, rows, tally, report.Node, pending, missing)
+	if err == nil && !report.OK() {
+		err = fmt.Errorf("%w: %s", ErrDamaged, report.String())
+	}
+	return out, err
 }
+
+// ErrDamaged is returned by Verify when records of the journal cannot be read.
+var ErrDamaged = errors.New("the journal is damaged")
 
 // errStopped ends a walk through the journal early.
 var errStopped = errors.New("stopped")
 
-// notShipped sums the charges of those records that the usage store does not
-// have.
-func notShipped(ctx context.Context, rows usageStore, tail []usage.Record) (map[string]usage.Units, error) {
-	out := make(map[string]usage.Units)
-	for i := range tail {
-		_, err := rows.ByRequest(ctx, tail[i].ID)
-		switch {
-		case errors.Is(err, metering.ErrNotFound):
-			addCharges(out, &tail[i])
-		case err != nil:
-			return nil, err
+// charges is what counted records of a journal charged, by request.
+type charges map[ids.Request]*charged
+
+type charged struct {
+	sub, node string
+	at        time.Time
+	shipped   bool // the usage store confirmed it
+	units     usage.Units
+}
+
+func (c charges) add(rec *usage.Record, shipped bool) {
+	if had := c[rec.ID]; had != nil { // written twice: the first one counts
+		had.shipped = had.shipped || shipped
+		return
+	}
+	one := &charged{sub: rec.Subscription, node: rec.Node, at: rec.Time, shipped: shipped}
+	for _, ch := range rec.Charges {
+		one.units[ch.Unit] += ch.Amount
+	}
+	c[rec.ID] = one
+}
+
+// compare looks for the row of each record. It returns, by subscription, what
+// rows will still come for, and what rows lack that were confirmed. Rows from
+// before kept may have been removed with reason.
+func (c charges) compare(ctx context.Context, rows usageStore, kept time.Time, log *slog.Logger) (pending, missing map[string]usage.Units, err error) {
+	pending, missing = make(map[string]usage.Units), make(map[string]usage.Units)
+	counted := true
+	in := metering.ListInput{Limit: metering.MaxPage, Filter: metering.Filter{Counted: &counted}}
+	for id, r := range c {
+		if r.shipped && r.at.Before(kept) {
+			delete(c, id)
+			continue
+		}
+		if in.From.IsZero() || r.at.Before(in.From) {
+			in.From = r.at
+		}
+		if !r.at.Before(in.To) {
+			in.To = r.at.Add(time.Millisecond)
+		}
+		if !slices.Contains(in.Nodes, r.node) {
+			in.Nodes = append(in.Nodes, r.node)
 		}
 	}
-	return out, nil
+	told := 0
+	differ := func(id ids.Request, what string, sub string, units usage.Units) {
+		all := missing[sub]
+		for u, n := range units {
+			all[u] += n
+		}
+		missing[sub] = all
+		if told++; told <= 10 {
+			log.Error(what, "request_id", id.String(), "subscription", sub)
+		}
+	}
+	for more := len(c) > 0; more; more = in.After != "" {
+		page, err := rows.List(ctx, in)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i := range page.Records {
+			row := &page.Records[i]
+			r := c[row.ID]
+			if r == nil {
+				continue
+			}
+			delete(c, row.ID)
+			for _, ch := range row.Charges {
+				r.units[ch.Unit] -= ch.Amount
+			}
+			if !r.units.IsZero() {
+				differ(row.ID, "the usage row of a call is not what its journal record charged", r.sub, r.units)
+			}
+		}
+		in.After = page.Next
+	}
+	for id, r := range c {
+		if r.shipped {
+			differ(id, "a call is in the journal and has no usage row, though the usage store confirmed it", r.sub, r.units)
+			continue
+		}
+		units := pending[r.sub]
+		for u, n := range r.units {
+			units[u] += n
+		}
+		pending[r.sub] = units
+	}
+	return pending, missing, nil
 }
 
 func addCharges(sums map[string]usage.Units, rec *usage.Record) {
@@ -123,7 +217,7 @@ func addCharges(sums map[string]usage.Units, rec *usage.Record) {
 	sums[rec.Subscription] = units
 }
 
-func compareOffline(ctx context.Context, store quotaStore, rows usageStore, tally *quota.Tally, node string, pending map[string]usage.Units) (admin.Reconciliation, error) {
+func compareOffline(ctx context.Context, store quotaStore, rows usageStore, tally *quota.Tally, node string, pending, missing map[string]usage.Units) (admin.Reconciliation, error) {
 	out := admin.Reconciliation{AsOf: time.Now().UTC(), Complete: true}
 	units := make(map[string]usage.Unit)
 	var balances []lot.Balance
@@ -154,17 +248,45 @@ func compareOffline(ctx context.Context, store quotaStore, rows usageStore, tall
 	if err != nil {
 		return out, err
 	}
+	// Use of subscriptions that the quota store has never heard of is drift.
+	others, err := rows.Query(ctx, metering.QueryInput{From: time.UnixMilli(0), To: time.Now().Add(24 * time.Hour), GroupBy: metering.GroupSubscription})
+	if err != nil {
+		return out, fmt.Errorf("usage by subscription: %w", err)
+	}
+	for _, r := range others.Rows {
+		if r.Key != "" && !slices.ContainsFunc(balances, func(b lot.Balance) bool { return b.Subscription == r.Key }) {
+			balances = append(balances, lot.Balance{Subscription: r.Key})
+		}
+	}
 	for _, b := range balances {
 		charged, err := chargedRows(ctx, rows, b.Subscription)
 		if err != nil {
 			return out, err
 		}
-		out.Subscriptions = append(out.Subscriptions, lines(&b, unsettled[b.Subscription], charged, pending[b.Subscription])...)
+		all := lines(&b, unsettled[b.Subscription], charged, pending[b.Subscription])
+		for i := range all {
+			lack(&all[i], missing[b.Subscription][all[i].Unit])
+		}
+		out.Subscriptions = append(out.Subscriptions, all...)
 	}
 	for _, l := range out.Subscriptions {
 		out.Drift += max(l.Drift, -l.Drift)
 	}
 	return out, nil
+}
+
+// lack corrects a line by n units that rows lack of what the journal charged.
+// The sums that the line was made of may have them yet, or not either.
+func lack(l *admin.ReconciliationLine, n int64) {
+	switch {
+	case n == 0:
+	case l.Drift == 0:
+		l.Usage -= n
+		l.Drift = -n
+	case l.Drift == n:
+		l.Journal += n
+		l.Drift = -n
+	}
 }
 
 // chargedRows sums what the usage rows of a subscription say lots paid.

@@ -25,9 +25,9 @@ func (c *Verify) Run(ctx context.Context, s Streams) error {
 	if err != nil {
 		return err
 	}
-	r, err := app.Verify(ctx, cfg, logger(cfg.Log, s.Err))
-	if err != nil {
-		return err
+	r, damaged := app.Verify(ctx, cfg, logger(cfg.Log, s.Err))
+	if damaged != nil && !errors.Is(damaged, app.ErrDamaged) {
+		return damaged
 	}
 	if c.JSON {
 		enc := json.NewEncoder(s.Out)
@@ -46,6 +46,8 @@ func (c *Verify) Run(ctx context.Context, s Streams) error {
 		}
 	}
 	switch {
+	case damaged != nil:
+		return damaged
 	case r.Drift != 0:
 		return errDrift
 	case !r.Complete:

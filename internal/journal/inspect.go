@@ -51,7 +51,8 @@ func Inspect(dir string, fn func(Record) error) (Report, error) {
 		}
 	}
 	slices.Sort(numbers)
-	seq := uint64(1)
+	seq, boot := uint64(1), uint64(0)
+	var gaps []Gap // between segments, whoever has read them
 	for _, k := range numbers {
 		m, err := loadImage(k, segs[k], fronts[k], n.id())
 		if err != nil {
@@ -60,9 +61,21 @@ func Inspect(dir string, fn func(Record) error) (Report, error) {
 			}
 			return r, err
 		}
+		if m.ok && !m.unused {
+			if m.h.boot == boot && m.h.base > seq {
+				gaps = append(gaps, Gap{From: seq, To: m.h.base})
+			}
+			boot = m.h.boot
+		}
 		if seq, err = inspectImage(&r, &m, segs[k], seq, fn); err != nil {
 			return r, err
 		}
+	}
+	// A live journal removes what its consumers have acknowledged meanwhile, so
+	// their cursors are read after the segments.
+	acked := leastSeq(cursorsOf(dir))
+	for _, g := range gaps {
+		r.miss(g.From, g.To, acked)
 	}
 	return r, nil
 }

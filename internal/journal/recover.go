@@ -128,6 +128,7 @@ func (j *Journal) recover(before *nodeState) (uint64, error) {
 	for _, c := range j.cursors {
 		seq = max(seq, c.acked.Seq)
 	}
+	acked, behind := leastSeq(j.report.Cursors), &segment{}
 	last := most.Segment
 	numbers := slices.Sorted(maps.Keys(segs))
 	for n := range fronts {
@@ -145,6 +146,11 @@ func (j *Journal) recover(before *nodeState) (uint64, error) {
 		if s != nil {
 			j.segs = append(j.segs, s)
 			_, end, _ := s.end()
+			if s.boot == behind.boot {
+				_, end, _ := behind.end()
+				j.report.miss(end, s.base, acked)
+			}
+			behind = s
 			seq = max(seq, end)
 		}
 	}

@@ -30,14 +30,47 @@ type Report struct {
 	// Corrupt lists the first damaged place of each damaged segment. Readers
 	// stop there.
 	Corrupt []CorruptError `json:"corrupt,omitempty"`
+	// Missing lists records that were written, that not every consumer has
+	// acknowledged, and that are in no segment though later ones of the same
+	// start are: a file was removed, or left out of a copy. Between two starts
+	// nothing tells that from what a crash of the machine lost.
+	Missing []Gap `json:"missing,omitempty"`
 
 	Cursors map[string]Position `json:"cursors,omitempty"`
 	InUse   bool                `json:"in_use,omitempty"` // Verify: a process has it open; its last records may look torn
 }
 
-// OK reports whether nothing is damaged. Torn bytes are no damage: they belong
-// to records that were never finished.
-func (r *Report) OK() bool { return len(r.Corrupt) == 0 }
+// Gap is a range of records, by their seq: From is the first, To the one behind
+// the last.
+type Gap struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+// OK reports whether nothing is damaged or missing. Torn bytes are no damage:
+// they belong to records that were never finished.
+func (r *Report) OK() bool { return len(r.Corrupt) == 0 && len(r.Missing) == 0 }
+
+// miss notes the records between the end of one segment and the base of the
+// next. acked is the least seq that a consumer goes on from: what is before it
+// is not missed.
+func (r *Report) miss(end, base, acked uint64) {
+	if from := max(end, acked); base > from {
+		r.Missing = append(r.Missing, Gap{From: from, To: base})
+	}
+}
+
+// leastSeq returns the least seq that a consumer goes on from. One that has not
+// begun tells nothing, unless none has.
+func leastSeq(cursors map[string]Position) uint64 {
+	least := uint64(0)
+	for _, c := range cursors {
+		if !c.IsZero() && (least == 0 || c.Seq < least) {
+			least = c.Seq
+		}
+	}
+	return max(least, 1)
+}
 
 // String says in one line what was found.
 func (r *Report) String() string {
@@ -55,6 +88,9 @@ func (r *Report) String() string {
 	}
 	for i := range r.Corrupt {
 		fmt.Fprintf(&b, "; %s", r.Corrupt[i].Error())
+	}
+	for _, g := range r.Missing {
+		fmt.Fprintf(&b, "; records %d to %d are in no segment: a file is missing", g.From, g.To-1)
 	}
 	return b.String()
 }
