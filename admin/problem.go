@@ -99,6 +99,7 @@ var problemRows = []problemRow{
 	{err: billing.ErrTransactionNotFound, status: 404, code: "NOT_FOUND", title: "Not found", detail: plainText(ErrNotFound)},
 	{err: billing.ErrSpecOffline, status: 409, code: "SPEC_OFFLINE", title: "Not on sale", detail: "the package is not on sale; choose another one of the product"},
 	{err: billing.ErrSpecSuperseded, status: 409, code: "SPEC_SUPERSEDED", title: "There is a newer version", detail: "the package has a newer version; use that one"},
+	{err: billing.ErrTooManyLots, status: 409, code: "TOO_MANY_PACKAGES", title: "Too many packages at once", detail: "the subscription would have more packages that are not over than can be used together; buy fewer, or larger ones"},
 	{err: billing.ErrPurchaseRestricted, status: 409, code: "PURCHASE_RESTRICTED", title: "Purchase limit reached", detail: "the account has bought as many of this package as it may; choose another one"},
 	{err: billing.ErrOnDemandNotOpen, status: 409, code: "ON_DEMAND_NOT_OPEN", title: "On-demand service not open"},
 	{err: billing.ErrOnDemandOpen, status: 409, code: "ON_DEMAND_OPEN", title: "On-demand service open already", detail: "the on-demand service is open already; buy an on-demand package to pay ahead"},

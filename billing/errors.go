@@ -35,6 +35,9 @@ var (
 	// to edit or to put on sale.
 	ErrSpecSuperseded = errors.New("the spec has a newer version")
 
+	// ErrTooManyLots says that a subscription would have more lots at once than
+	// the quota store takes in one step: buy fewer or larger packages.
+	ErrTooManyLots = errors.New("the subscription would have too many packages at once")
 	// ErrPurchaseRestricted is the failure PURCHASE_RESTRICTED of ORDER-16: the
 	// purchase limit of the spec (LIMIT-3).
 	ErrPurchaseRestricted = errors.New("the purchase limit of the spec is reached")

@@ -112,6 +112,9 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 	if err != nil {
 		return Order{}, nil, err
 	}
+	if err := s.checkLots(ctx, tx, sub.ID, in.Quantity*int64(len(spec.Quotas)), now); err != nil {
+		return Order{}, nil, err
+	}
 	order.Spec, order.Series, order.Product, order.Seller, order.Subscription = spec.ID, spec.Series, spec.Product, spec.Seller, sub.ID
 	order.UnitPrice = spec.Price
 	if order.Amount, err = orderAmount(spec.Price, in.Quantity); err != nil {
@@ -139,6 +142,21 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 		err = s.changed(ctx, tx)
 	}
 	return order, fresh, err
+}
+
+// checkLots holds that a subscription does not get more live lots than the
+// quota store takes. The caller holds the buyer's lock.
+func (s *Service) checkLots(ctx context.Context, tx *sqldb.Tx, subscription string, more int64, now time.Time) error {
+	var live int64
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM billing_lot WHERE subscription = $1 AND NOT void AND (expires_ms = 0 OR expires_ms > $2)`,
+		subscription, sqldb.Ms(now)).Scan(&live)
+	if err != nil {
+		return fmt.Errorf("count the subscription's lots: %w", err)
+	}
+	if live+more > s.maxLots {
+		return fmt.Errorf("%w: it has %d that are not over, %d more are wanted, %d is the most: buy fewer or larger packages", ErrTooManyLots, live, more, s.maxLots)
+	}
+	return nil
 }
 
 // checkPurchase holds what does not depend on money or subscriptions. The

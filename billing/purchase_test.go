@@ -445,3 +445,33 @@ func TestCallerLeaves(t *testing.T) {
 		f.wantBalance(t, "buyer", "90.10")
 	})
 }
+
+// TestTooManyLots: a purchase is refused before it is paid when the subscription
+// would have more live lots than the quota store takes; those that are over do
+// not count.
+func TestTooManyLots(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.maxLots = 3
+		in := perCall()
+		in.Price = 0
+		spec := f.spec(t, in)
+		f.buy(t, "buyer", spec, 2)
+		_, err := f.Purchase(t.Context(), PurchaseInput{Account: "buyer", Spec: spec.ID, Quantity: 2, IdempotencyKey: key()})
+		if !errors.Is(err, ErrTooManyLots) || !strings.Contains(err.Error(), "2 that are not over, 2 more are wanted, 3 is the most") {
+			t.Errorf("2 and 2 of 3: %v", err)
+		}
+		f.buy(t, "buyer", spec, 1)
+		f.buy(t, "another", spec, 3)
+		lots, _, err := f.Lots(t.Context(), LotFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lots {
+			if _, err := f.VoidLot(t.Context(), LotChange{Lot: l.ID, Reason: "test", Actor: "op"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.buy(t, "buyer", spec, 3)
+		f.wantSound(t)
+	})
+}

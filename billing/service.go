@@ -43,6 +43,11 @@ type Options struct {
 	// when they were bought.
 	StoreAway lot.Away
 
+	// MaxLots is how many lots that are not over a subscription may have;
+	// default 5000, which is also the most: each report of a gateway that draws
+	// on it names all of them, and a step in Redis takes no more than 8000.
+	MaxLots int64
+
 	// DeliveryTimeout bounds one ApplyGrant; default 5 s.
 	DeliveryTimeout time.Duration
 
@@ -62,6 +67,7 @@ type Service struct {
 	log     *slog.Logger
 	credit  int64
 	away    lot.Away
+	maxLots int64
 	timeout time.Duration
 	poll    time.Duration
 	kick    chan struct{} // wakes Run
@@ -77,6 +83,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, errors.New("billing: Options.Lots is not set")
 	case o.OnDemandCredit < 0 || o.OnDemandCredit > lot.MaxAmount:
 		return nil, errors.New("billing: Options.OnDemandCredit is outside 0..2^53-1")
+	}
+	if o.MaxLots <= 0 || o.MaxLots > defaultMaxLots {
+		o.MaxLots = defaultMaxLots
 	}
 	if err := o.StoreAway.Validate(); err != nil {
 		return nil, fmt.Errorf("billing: Options.StoreAway: %w", err)
@@ -101,10 +110,13 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	}
 	return &Service{
 		db: o.DB, lots: o.Lots, watches: o.Watches, hooks: o.Hooks, now: o.Now, log: o.Logger,
-		credit: o.OnDemandCredit, away: o.StoreAway, timeout: o.DeliveryTimeout, poll: o.PollEvery,
+		credit: o.OnDemandCredit, away: o.StoreAway, maxLots: o.MaxLots, timeout: o.DeliveryTimeout, poll: o.PollEvery,
 		kick: make(chan struct{}, 1),
 	}, nil
 }
+
+// defaultMaxLots is Options.MaxLots.
+const defaultMaxLots = 5000
 
 // moneyTimeout bounds a transaction that goes on after its caller left.
 const moneyTimeout = 30 * time.Second

@@ -134,6 +134,10 @@ func (a *Account) grant(inc string, now int64, d quota.Demand, closed bool) (rec
 		others += l.bucket.Out
 	}
 	n := a.active(now)
+	left := int64(0)
+	for _, l := range lots {
+		left += max(0, l.bucket.remaining())
+	}
 	for _, l := range lots {
 		rem := l.bucket.remaining()
 		if rem <= 0 {
@@ -143,9 +147,12 @@ func (a *Account) grant(inc string, now int64, d quota.Demand, closed bool) (rec
 			break
 		}
 		share := int64(1)
-		if rem > 2*n {
-			share = rem / (2 * n)
+		// Shares shrink as all lots together run out: a small lot with others
+		// behind it may go to one node whole.
+		if left > 2*n {
+			share = left / (2 * n)
 		}
+		left -= rem
 		give := min(max(d.Floor-have, min(d.Target-have, share)), rem)
 		t := a.counter(inc, l.ID, l.period.From)
 		a.move(t, l.ID, l.period.From, Counter{t.Granted + give, t.Used, t.Returned})

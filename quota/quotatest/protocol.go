@@ -143,7 +143,8 @@ func testProtocol(t *testing.T, b Backend) {
 		first.Expires = start.Add(time.Hour)
 		apply(t, w.s, second, first)
 		r := w.sync(w.request("a", 1, 10, 80))
-		if counter(r, "L1").Granted != 50 || counter(r, "L2").Granted != 0 {
+		// A share is of all that is left, 200, so the first lot may give 80.
+		if counter(r, "L1").Granted != 80 || counter(r, "L2").Granted != 0 {
 			t.Fatalf("granted %+v", r.Buckets)
 		}
 		r = w.sync(w.request("a", 1, 130, 150))

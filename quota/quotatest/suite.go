@@ -28,6 +28,7 @@ func Run(t *testing.T, b Backend) {
 		{"protocol", testProtocol},
 		{"model", testModel},
 		{"grants", testGrants},
+		{"stacked", testStacked},
 		{"thresholds", testThresholds},
 		{"admission", testAdmission},
 		{"nodes", testNodes},

@@ -65,13 +65,17 @@ local function grant(unit, at, low, high)
     end
     others = others + o.b.out
   end
-  local n = active()
+  local n, left = active(), 0
+  for _, o in ipairs(list) do left = left + max(0, o.b.cap - used(o.b) - o.b.out) end
   for _, o in ipairs(list) do
     local rem = o.b.cap - used(o.b) - o.b.out
     if rem > 0 then
       if learning or have >= max(low, high) then break end
       local share = 1
-      if rem > 2 * n then share = floor(rem / (2 * n)) end
+      -- Shares shrink as all lots together run out: a small lot with others
+      -- behind it may go to one node whole.
+      if left > 2 * n then share = floor(left / (2 * n)) end
+      left = left - rem
       local give = min(max(low - have, min(high - have, share)), rem)
       local c = findcounter(inc .. '|' .. o.key) or {g = 0, u = 0, r = 0}
       move(inc, o.l.id, o.from, c.g + give, c.u, c.r)
