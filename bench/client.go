@@ -70,6 +70,7 @@ type client struct {
 	tls     *tls.Config // nil: plain
 	timeout time.Duration
 	keepID  bool // fill in reply.id, which costs an allocation a call
+	pieces  int  // write requests in pieces of so many bytes; 0: in one go
 	leave   int  // close the connection after so many events; 0: stay
 	again   bool // repeat a call whose connection, used before, ended in order before any answer
 	repeats int64
@@ -118,8 +119,15 @@ func (c *client) exchange(request []byte, head bool) (r reply, err error) {
 	if err := c.ctx.Err(); err != nil { // interrupt came before the deadline was set
 		return r, c.fail(r, err, failCanceled)
 	}
-	if _, err := c.conn.Write(request); err != nil {
-		return r, c.fail(r, err, failClosed)
+	for len(request) > 0 {
+		n := len(request)
+		if c.pieces > 0 {
+			n = min(n, c.pieces)
+		}
+		if _, err := c.conn.Write(request[:n]); err != nil {
+			return r, c.fail(r, err, failClosed)
+		}
+		request = request[n:]
 	}
 	keep, err := c.read(&r, head)
 	if err != nil {

@@ -295,7 +295,7 @@ func (w *worker) send(i int, request []byte) (r reply, err error) {
 	for range conns {
 		c := conns[w.turn%len(conns)]
 		w.turn++
-		c.leave = p.LeaveAfter
+		c.leave, c.pieces = p.LeaveAfter, p.Pieces
 		r, err = c.do(request, p.Method == "HEAD")
 		if err == nil || classOf(err) != failDial || !errors.Is(err, syscall.ECONNREFUSED) {
 			return r, err

@@ -55,6 +55,12 @@ type Scenario struct {
 	// LeaveAfter has the client of a stream close the connection after so many
 	// events; 0: it stays to the end.
 	LeaveAfter int
+	// Pieces has the request written in pieces of so many bytes, each by a write
+	// of its own, so that it arrives in that many segments; 0: in one go.
+	Pieces int
+	// ChunkBytes sends the body in chunked coding, in chunks of so many bytes; 0:
+	// with its length.
+	ChunkBytes int
 	// Subscription and Units say what a 2xx answer is expected to charge; they
 	// are for [Check].
 	Subscription string
@@ -96,6 +102,9 @@ func (s *Scenario) Validate() error {
 	}
 	if s.LeaveAfter < 0 || s.LeaveAfter > 0 && !s.Stream {
 		faults = append(faults, errors.New("to leave after so many events it must be a stream, and the number not be negative"))
+	}
+	if s.Pieces < 0 || s.ChunkBytes < 0 {
+		faults = append(faults, errors.New("the size of its pieces and chunks must not be negative"))
 	}
 	for _, h := range s.Headers {
 		if name, _, ok := strings.Cut(h, ":"); !ok || strings.TrimSpace(name) == "" || strings.ContainsAny(h, "\r\n") {
@@ -141,7 +150,11 @@ func (s Scenario) prepare() (*prepared, error) {
 	for _, h := range s.headers() {
 		b = append(b, h.name+": "+h.value+"\r\n"...)
 	}
-	if s.Body != "" || s.Method == "POST" || s.Method == "PUT" || s.Method == "PATCH" {
+	body := s.Body
+	if s.ChunkBytes > 0 {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		body = string(chunked(s.Body, s.ChunkBytes))
+	} else if s.Body != "" || s.Method == "POST" || s.Method == "PUT" || s.Method == "PATCH" {
 		b = append(b, "Content-Length: "+strconv.Itoa(len(s.Body))+"\r\n"...)
 	}
 	switch s.Auth.Kind {
@@ -150,7 +163,7 @@ func (s Scenario) prepare() (*prepared, error) {
 	case AuthAppCode:
 		b = append(b, "X-Apig-AppCode: "+s.Auth.Key+"\r\n"...)
 	}
-	p.base, p.end = b, append([]byte("\r\n"), s.Body...)
+	p.base, p.end = b, append([]byte("\r\n"), body...)
 	p.request = slices.Concat(p.base, p.end)
 	if s.Auth.Kind == AuthSignature {
 		if _, err := p.render(time.Now(), 0); err != nil { // to fail now, not in the middle of a run
@@ -158,6 +171,17 @@ func (s Scenario) prepare() (*prepared, error) {
 		}
 	}
 	return p, nil
+}
+
+// chunked returns body in chunked coding (RFC 9112 section 7.1).
+func chunked(body string, size int) (b []byte) {
+	for len(body) > 0 {
+		n := min(size, len(body))
+		b = append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
+		b = append(append(b, body[:n]...), "\r\n"...)
+		body = body[n:]
+	}
+	return append(b, "0\r\n\r\n"...)
 }
 
 // addrs are the addresses the calls go to.

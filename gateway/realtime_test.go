@@ -311,3 +311,24 @@ func TestRealtimeRefused(t *testing.T) {
 	}
 	f.idle()
 }
+
+// TestRealtimeLeft: when its client is gone and no answer is under way, a
+// session does not linger at the upstream, nor its hold, for the time an answer
+// may be read on.
+func TestRealtimeLeft(t *testing.T) {
+	t.Parallel()
+	url, _, gone := realtimeUpstream(t)
+	f := startAt(t, url, func(c *gateway.Config, _ *directory.Snapshot) { c.DrainTimeout = time.Hour })
+	c, _, err := f.session(t, "?model=alias", bearerHeader(tokenKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, c, `{"type":"response.create"}`)
+	until(t, c, "response.done")
+	_ = c.NetConn().Close()
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("the session lingers at the upstream")
+	}
+}

@@ -19,6 +19,10 @@ import (
 // close frame.
 const closeWait = 5 * time.Second
 
+// askedWait is how long the upstream may take to begin an answer that the client
+// asked for just before it left.
+const askedWait = time.Second
+
 // session is a realtime session under way. Two goroutines pass its frames on,
 // one for each direction; what is metered, and the call with it, belongs to the
 // one that reads the upstream.
@@ -30,9 +34,9 @@ type session struct {
 	client   net.Conn
 	said     bool // the gateway has sent its close frame; guarded by toClient
 
-	toUpstream sync.Mutex
-
-	answering bool // a response is under way
+	toUpstream sync.Mutex // held by who writes to the upstream, and guards the two below
+	left       bool       // the client is gone
+	answering  bool       // a response is under way; only the upstream's reader sets it
 }
 
 // startSession answers the client's upgrade and passes the session on to
@@ -123,12 +127,11 @@ func (s *session) fromClient() {
 			// Gone, or half closed: no more will come from it. The upstream is
 			// told, and given time to end an answer that is under way.
 			s.toUpstream.Lock()
-			_ = s.up.Conn().SetWriteDeadline(time.Now().Add(closeWait))
+			s.leave()
 			if !s.waitsForAnswer() {
+				_ = s.up.Conn().SetWriteDeadline(time.Now().Add(closeWait))
 				_, _ = s.up.Conn().Write(frames.AppendMaskedClose(nil, frames.StatusGoingAway, ""))
 				_ = s.up.Conn().SetReadDeadline(time.Now().Add(closeWait))
-			} else {
-				_ = s.up.Conn().SetReadDeadline(time.Now().Add(s.c.g.cfg.DrainTimeout))
 			}
 			s.toUpstream.Unlock()
 			return
@@ -144,6 +147,27 @@ func (s *session) fromClient() {
 			_ = s.up.Conn().SetReadDeadline(time.Now().Add(closeWait))
 			return
 		}
+	}
+}
+
+// leave notes that the client is gone: an answer under way is read on, one that
+// was asked for may still begin. The caller holds toUpstream.
+func (s *session) leave() {
+	s.left = true
+	wait := askedWait
+	if s.answering {
+		wait = s.c.g.cfg.DrainTimeout
+	}
+	_ = s.up.Conn().SetReadDeadline(time.Now().Add(wait)) // one that fails is closed, and read no further
+}
+
+// setAnswering notes that an answer has begun or ended.
+func (s *session) setAnswering(now bool) {
+	s.toUpstream.Lock()
+	defer s.toUpstream.Unlock()
+	s.answering = now
+	if s.left && s.waitsForAnswer() {
+		s.leave() // its time begins anew
 	}
 }
 
@@ -190,13 +214,15 @@ func (s *session) fromUpstream() {
 			if !s.waitsForAnswer() {
 				return
 			}
-			_ = s.up.Conn().SetReadDeadline(time.Now().Add(c.g.cfg.DrainTimeout))
+			s.toUpstream.Lock()
+			s.leave()
+			s.toUpstream.Unlock()
 		}
 		if stop.reason != ReasonNone {
 			s.fail(stop)
 			return
 		}
-		if f.Opcode == frames.Close || gone && !s.answering {
+		if f.Opcode == frames.Close {
 			return
 		}
 	}
@@ -250,7 +276,7 @@ func (s *session) look(event []byte) refusal {
 	kind, rep := realtimeUsage(event)
 	switch kind {
 	case "response.created":
-		s.answering = true
+		s.setAnswering(true)
 		c.text, c.usage = nil, report{}
 	case "response.done":
 		c.measureEvent(event)
@@ -274,7 +300,7 @@ func (s *session) next(rep report, calls int64) refusal {
 		return refusal{reason: ReasonJournal}
 	}
 	if calls > 0 {
-		s.answering = false
+		s.setAnswering(false)
 	}
 	if c.g.draining.Load() {
 		return refusal{reason: ReasonDraining}

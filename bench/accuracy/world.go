@@ -35,6 +35,7 @@ type world struct {
 	plan     plan
 	oracle   *oracle
 	mock     *bench.Upstream
+	told     answered // the mock's word on realtime sessions
 	mockURL  string
 	redis    *redisServer
 	admin    *node   // has the admin API
@@ -64,7 +65,7 @@ func newWorld(ctx context.Context, b *bed, p plan) (_ *world, err error) {
 			w.close()
 		}
 	}()
-	w.mock = bench.NewUpstream(bench.UpstreamConfig{OnAnswer: w.oracle.answer, OnUsage: w.oracle.used})
+	w.mock = bench.NewUpstream(bench.UpstreamConfig{OnAnswer: w.oracle.answer, OnUsage: w.oracle.used, OnRealtime: w.told.realtime})
 	w.onClose(func() { _ = w.mock.Close() }) // a client that hangs costs time, nothing else
 	if w.mockURL, err = w.mock.Start("127.0.0.1:0"); err != nil {
 		return nil, err
