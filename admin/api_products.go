@@ -48,6 +48,7 @@ type wireProduct struct {
 	BillEstimates bool           `json:"bill_estimates"`
 	Items         []wireItem     `json:"billing_items,omitempty"`
 	Parameters    string         `json:"parameters,omitempty"`
+	Objects       string         `json:"objects,omitempty"`
 	ForwardMock   bool           `json:"forward_mock"`
 	Published     bool           `json:"published"`
 	Upstreams     []wireUpstream `json:"upstreams,omitempty" doc:"Shown to the seller and the operator, one product at a time."`
@@ -79,7 +80,7 @@ func (s *Server) wireProduct(a Actor, p *Product) wireProduct {
 	w := wireProduct{
 		ID: p.ID, Seller: p.Seller, Kind: p.Kind, Name: p.Name, Description: p.Description, InferID: p.InferID,
 		Host: p.Host, Path: p.Path, Methods: p.Methods, StripPath: p.StripPath, SimpleAuth: p.SimpleAuth, BaseURL: s.baseURL(p),
-		OnDisconnect: p.OnDisconnect, BillEstimates: p.BillEstimates, Items: wireItems(p.Metering.Items), Parameters: p.Metering.Parameters,
+		OnDisconnect: p.OnDisconnect, BillEstimates: p.BillEstimates, Items: wireItems(p.Metering.Items), Parameters: p.Metering.Parameters, Objects: p.Metering.Objects,
 		ForwardMock: p.ForwardMock, Published: p.Published,
 		Created: p.Created, Updated: p.Updated,
 	}
@@ -165,6 +166,7 @@ type productCreate struct {
 	BillEstimates bool       `json:"bill_estimates,omitempty" doc:"Bill counted amounts where the upstream reports no usage (LLM-37)."`
 	Items         []wireItem `json:"billing_items,omitempty" maxItems:"12" doc:"LLM products: where amounts stand that the gateway does not find by itself (EXT-3)."`
 	Parameters    string     `json:"parameters,omitempty" enum:"vllm" doc:"LLM products: check the parameters of chat and completion requests as vLLM does (LLM-12 to LLM-26); default: leave it to the upstream."`
+	Objects       string     `json:"objects,omitempty" enum:"shared" doc:"LLM products: shared lets callers list the files, batches and stored responses of the upstream's account, which all of them share; say so when it belongs to a single buyer. Default: objects are served by id, lists are refused."`
 	ForwardMock   bool       `json:"forward_mock,omitempty" doc:"Operators only: let X-Mock-* headers through."`
 }
 
@@ -183,6 +185,7 @@ type productPatch struct {
 	BillEstimates *bool              `json:"bill_estimates,omitempty"`
 	Items         *[]wireItem        `json:"billing_items,omitempty" maxItems:"12" doc:"Replaces all of them."`
 	Parameters    *string            `json:"parameters,omitempty" enum:"vllm," doc:"Empty: not checked."`
+	Objects       *string            `json:"objects,omitempty" enum:"shared," doc:"Empty: lists are refused."`
 	ForwardMock   *bool              `json:"forward_mock,omitempty" doc:"Operators only."`
 }
 
@@ -195,7 +198,7 @@ func (c *productPatch) patch() ProductPatch {
 		items := readItems(*c.Items)
 		p.Items = &items
 	}
-	p.Parameters = c.Parameters
+	p.Parameters, p.Objects = c.Parameters, c.Objects
 	if c.Models != nil {
 		m := readModels(*c.Models)
 		p.Models = &m
@@ -268,7 +271,7 @@ func (s *Server) registerProducts() {
 			p, err := s.createProduct(ctx, in.once(a, "create-product"), ProductInput{
 				Seller: seller, Kind: b.Kind, Name: b.Name, Description: b.Description, Models: readModels(b.Models), Host: b.Host, Path: b.Path,
 				Methods: b.Methods, StripPath: b.StripPath, SimpleAuth: b.SimpleAuth, Upstreams: readUpstreams(b.Upstreams),
-				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, Metering: Metering{readItems(b.Items), b.Parameters}, ForwardMock: b.ForwardMock, Traffic: orZero(b.Traffic),
+				OnDisconnect: b.OnDisconnect, BillEstimates: b.BillEstimates, Metering: Metering{readItems(b.Items), b.Parameters, b.Objects}, ForwardMock: b.ForwardMock, Traffic: orZero(b.Traffic),
 			}, a.Role == RoleOperator)
 			if err != nil {
 				return nil, err

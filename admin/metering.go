@@ -10,11 +10,12 @@ import (
 	"tollgate/internal/usage"
 )
 
-// Metering is what is measured of an LLM product's calls and how their
-// parameters are checked.
+// Metering is what is measured of an LLM product's calls, how their parameters
+// are checked, and whether its buyers see each other's upstream objects.
 type Metering struct {
 	Items      []directory.Item `json:"items,omitempty"`
 	Parameters string           `json:"parameters,omitempty"` // empty, or directory.ParametersVLLM
+	Objects    string           `json:"objects,omitempty"`    // empty, or directory.ObjectsShared
 }
 
 // check adds the faults of m.
@@ -27,6 +28,7 @@ func (m *Metering) check(f *faults) {
 		}
 	}
 	f.check(slices.Contains([]string{"", directory.ParametersVLLM}, m.Parameters), "body.parameters", "must be vllm or empty")
+	f.check(slices.Contains([]string{"", directory.ObjectsShared}, m.Objects), "body.objects", "must be shared or empty")
 }
 
 type wireItem struct {

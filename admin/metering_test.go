@@ -56,7 +56,7 @@ func TestBillingItems(t *testing.T) {
 		map[string]any{"unit": "token", "from": "fixed", "amount": 5, "routes": []any{"files"}},
 	}
 	id := h.call(seller, http.MethodPost, "/products", product(map[string]any{
-		"billing_items": items, "parameters": "vllm", "upstreams": []any{map[string]any{"url": "https://a.example.com"}},
+		"billing_items": items, "parameters": "vllm", "objects": "shared", "upstreams": []any{map[string]any{"url": "https://a.example.com"}},
 	})).want(201).text("id")
 	h.call(seller, http.MethodPost, "/products/"+id+"/publish", nil).want(200)
 	want := []directory.Item{
@@ -73,7 +73,7 @@ func TestBillingItems(t *testing.T) {
 		t.Fatal("the product is not in the directory")
 		return directory.Product{}
 	}
-	if p := published(); cmp.Diff(want, p.Items) != "" || p.Parameters != directory.ParametersVLLM {
+	if p := published(); cmp.Diff(want, p.Items) != "" || p.Parameters != directory.ParametersVLLM || p.Objects != directory.ObjectsShared {
 		t.Errorf("%s %q", cmp.Diff(want, p.Items), p.Parameters)
 	}
 	// Packages of what is measured are for sale, and buyers see what is measured.
@@ -87,8 +87,8 @@ func TestBillingItems(t *testing.T) {
 	if p := published(); cmp.Diff(want, p.Items) != "" {
 		t.Errorf("a change of the name: %v", p.Items)
 	}
-	h.call(seller, http.MethodPatch, "/products/"+id, map[string]any{"billing_items": []any{}, "parameters": ""}, "If-Match", "*").want(200)
-	if p := published(); len(p.Items) != 0 || p.Parameters != "" {
+	h.call(seller, http.MethodPatch, "/products/"+id, map[string]any{"billing_items": []any{}, "parameters": "", "objects": ""}, "If-Match", "*").want(200)
+	if p := published(); len(p.Items) != 0 || p.Parameters != "" || p.Objects != "" {
 		t.Errorf("still %v %q", p.Items, p.Parameters)
 	}
 }

@@ -80,6 +80,7 @@ type ProductPatch struct {
 	BillEstimates *bool
 	Items         *[]directory.Item
 	Parameters    *string
+	Objects       *string
 	ForwardMock   *bool
 }
 
@@ -94,6 +95,7 @@ func (s *Server) checkProduct(p *Product, trusted bool) error {
 		f.check(len(p.Models) == 0, "body.models", "belongs to LLM products only")
 		f.check(len(p.Metering.Items) == 0, "body.billing_items", "belongs to LLM products only: calls of an API product are counted")
 		f.check(p.Metering.Parameters == "", "body.parameters", "belongs to LLM products only")
+		f.check(p.Metering.Objects == "", "body.objects", "belongs to LLM products only")
 		checkHost(&f, "body.host", p.Host)
 		checkPath(&f, "body.path", p.Host, p.Path)
 		checkMethods(&f, "body.methods", p.Methods)
@@ -263,6 +265,7 @@ func (c *ProductPatch) apply(p *Product) error {
 	set(&p.BillEstimates, c.BillEstimates)
 	set(&p.Metering.Items, c.Items)
 	set(&p.Metering.Parameters, c.Parameters)
+	set(&p.Metering.Objects, c.Objects)
 	set(&p.ForwardMock, c.ForwardMock)
 	set(&p.Traffic, c.Traffic)
 	if c.Upstreams == nil {

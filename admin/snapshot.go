@@ -62,7 +62,7 @@ func (s *Server) snapProducts(ctx context.Context, snap *directory.Snapshot) err
 			ID: p.ID, Kind: p.Kind, Name: p.Name, Seller: p.Seller, InferID: p.InferID, Models: p.Models,
 			Host: p.Host, Path: p.Path, Methods: p.Methods, StripPath: p.StripPath, SimpleAuth: p.SimpleAuth,
 			Upstreams: of[p.ID], Traffic: p.Traffic, ForwardMock: p.ForwardMock, OnDisconnect: p.OnDisconnect, BillEstimates: p.BillEstimates,
-			Items: p.Metering.Items, Parameters: p.Metering.Parameters,
+			Items: p.Metering.Items, Parameters: p.Metering.Parameters, Objects: p.Metering.Objects,
 		})
 	}
 	return nil

@@ -41,6 +41,9 @@ func (c *call) serveLLM() refusal {
 	if ref.reason != ReasonNone {
 		return ref
 	}
+	if ref = c.sharedObjects(); ref.reason != ReasonNone {
+		return ref
+	}
 	ref = c.admitAndForward()
 	// Several products may go by one name at /v1: one that is used up does not
 	// stand before another that is not.

@@ -97,7 +97,15 @@ type Product struct {
 	// requests are checked: empty (only what routing and metering need) or
 	// ParametersVLLM (LLM-10..28).
 	Parameters string `json:"parameters,omitempty"`
+
+	// Objects says whose the upstream's files, batches and stored responses are:
+	// empty (every buyer its own, by id: lists are refused) or ObjectsShared.
+	Objects string `json:"objects,omitempty"`
 }
+
+// ObjectsShared lets lists of an LLM product's upstream objects through: its
+// account there belongs to a single buyer, or all may see everything.
+const ObjectsShared = "shared"
 
 // ParametersVLLM is the parameter profile of vLLM-like upstreams.
 const ParametersVLLM = "vllm"
