@@ -46,7 +46,7 @@ func TestCredentialsStop(t *testing.T) {
 	})
 	t.Run("llm", func(t *testing.T) {
 		w := f.dial()
-		w.send("GET /v1/files?x-apig-appcode=" + secret + " HTTP/1.1\nHost: gw\nAuthorization: Bearer " + callKey + "\nauthorization: Bearer " + secret + "\nX-Api-Key: " + secret + "\nx-api-key: " + secret + "\nX_API_KEY: " + secret + "\n\n")
+		w.send("GET /v1/echo?x-apig-appcode=" + secret + " HTTP/1.1\nHost: gw\nAuthorization: Bearer " + callKey + "\nauthorization: Bearer " + secret + "\nX-Api-Key: " + secret + "\nx-api-key: " + secret + "\nX_API_KEY: " + secret + "\n\n")
 		r := w.reply("GET")
 		if r.StatusCode != 200 || strings.Contains(r.body, secret) || strings.Contains(r.body, callKey) {
 			t.Errorf("%d %s", r.StatusCode, r.body)
@@ -95,7 +95,7 @@ func TestOurFields(t *testing.T) {
 	w := f.dial()
 	w.send(apiHead("GET", "/demo/weather", forged...) + "\n")
 	check(w.reply("GET"), "")
-	w.send("GET /v1/files HTTP/1.1\nHost: gw\nAuthorization: Bearer " + callKey + "\n" + lines(forged) + "\n")
+	w.send("GET /v1/echo HTTP/1.1\nHost: gw\nAuthorization: Bearer " + callKey + "\n" + lines(forged) + "\n")
 	check(w.reply("GET"), "BUYER") // EXT-2
 }
 

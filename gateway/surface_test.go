@@ -144,7 +144,7 @@ func TestNeverFree(t *testing.T) {
 	}{
 		{"POST", "/agents/run", `{}`, usage.Token, 403},
 		{"POST", "/files", `x`, usage.Token, 403},
-		{"GET", "/files", ``, usage.Token, 403},
+		{"GET", "/files/f", ``, usage.Token, 403},
 		{"POST", "/batches", `{}`, usage.Token, 403},
 		{"GET", "/agents", ``, usage.OutputToken, 403},
 		{"POST", "/audio/speech", `{"model":"demo-chat","input":"x"}`, usage.Token, 403},
