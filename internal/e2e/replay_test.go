@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -172,4 +174,108 @@ func getJSON(t *testing.T, n *tollgate.Node, path string, into any) {
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestReplayEndsOpenCalls: a gateway dies by SIGKILL under a stream. Another host
+// replays a copy of its disk: the call becomes one recovered row with what had
+// been delivered, charged once, also after a second replay and after the
+// original has started and has ended the call itself.
+func TestReplayEndsOpenCalls(t *testing.T) {
+	t.Parallel()
+	const secret = "a secret of sixteen bytes or more"
+	store := startRedis(t)
+	lease := []string{"TOLLGATE_QUOTA_LEASE_TTL=2s", "TOLLGATE_GATEWAY_CHECKPOINT_UNITS=5"}
+	first := tollgate.Start(t, tollgate.Options{QuotaStore: store, FeedSecret: secret, Name: "first", Units: 10_000, Env: lease})
+	dead := tollgate.Start(t, tollgate.Options{
+		Role: "gateway", QuotaStore: store, FeedSecret: secret, Name: "dead", AdminURL: first.Demo.AdminURL,
+		Env: append(lease, "TOLLGATE_QUOTA_SYNC=1h"),
+	})
+	base, err := url.Parse(first.Demo.LLMTokens.BaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := first.Demo.LLMTokens
+	p.BaseURL = dead.Demo.GatewayURL + base.Path
+	resp, err := http.DefaultClient.Do(chatRequest(t, p, strings.Replace(chatBody, "{", `{"stream":true,`, 1), steer{"X-Mock-Chunks": "1000", "X-Mock-Chunk-Delay": "5ms"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	ids := map[string]string{p.SubscriptionID: resp.Header.Get("X-Request-Id")}
+	delivered := int64(0)
+	for lines := bufio.NewScanner(resp.Body); delivered < 40 && lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "data: {") {
+			delivered++
+		}
+	}
+	dead.Kill()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dead.Dir())); err != nil {
+		t.Fatal(err)
+	}
+	replay := func() (r replayed, text string, exit int) {
+		t.Helper()
+		p, exit := process.Run(t, time.Minute, process.Spec{
+			Path: tollgate.Binary(t), Dir: t.TempDir(),
+			Args: []string{"journal", "replay", "--json", "--admin-url", first.Demo.AdminURL, "--data", copied},
+			Env:  []string{"TOLLGATE_QUOTA_STORE=" + store, "TOLLGATE_FEED_SECRET=" + secret},
+		})
+		_ = json.Unmarshal([]byte(p.Stdout()), &r) // refusals print nothing
+		return r, p.Output(), exit
+	}
+	var r replayed
+	wait.Until(t, time.Minute, "the dead node's lease to end", func(context.Context) error {
+		var text string
+		var exit int
+		if r, text, exit = replay(); exit != 0 {
+			return &refused{text}
+		}
+		return nil
+	})
+	if r.Rows != 1 || len(r.Settled) != 1 || r.Settled[0].Units < delivered-6 {
+		t.Errorf("replay: %+v, %d chunks were delivered", r, delivered)
+	}
+	var charged int64
+	exact := func(when string) {
+		t.Helper()
+		row := waitRow(t, first, p.SubscriptionID, ids)
+		if charged == 0 {
+			charged = row.charged
+		}
+		if row.charged != charged || row.charged != row.total || row.output < delivered-6 || row.output > 1000 {
+			t.Errorf("%s: %+v, %d chunks were delivered", when, row, delivered)
+		}
+		waitUsed(t, first, p.SubscriptionID, charged)
+		wait.Until(t, settleLimit, "the books to balance "+when, func(ctx context.Context) error {
+			var rec struct {
+				Drift         int64
+				Subscriptions []struct {
+					Subscription string `json:"subscription_id"`
+					Usage        int64
+				}
+			}
+			getJSON(t, first, "/api/v1/reconciliation", &rec)
+			rows := int64(0)
+			for _, s := range rec.Subscriptions {
+				if s.Subscription == p.SubscriptionID {
+					rows += s.Usage
+				}
+			}
+			if rec.Drift != 0 || rows != charged {
+				return &refused{fmt.Sprintf("drift %d, rows of %d units, want %d", rec.Drift, rows, charged)}
+			}
+			return nil
+		})
+	}
+	exact("after the replay")
+	if r, text, exit := replay(); exit != 0 || len(r.Settled) != 0 {
+		t.Errorf("a second replay: exit %d, %s", exit, text)
+	}
+	exact("after the second replay")
+	dead.Restart()
+	exact("after the original has started")
+	if code := dead.Terminate(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	exact("after the original has ended")
 }
