@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"tollgate/billing/notify"
 	"tollgate/internal/ids"
 	"tollgate/internal/money"
 	"tollgate/internal/sqldb"
@@ -88,12 +89,19 @@ func (s *Service) TopUp(ctx context.Context, in TopUpInput) (Entry, error) {
 		if err != nil {
 			return err
 		}
-		entry, err = entryOf(ctx, tx, BuyerAccount(in.Account), id)
+		if entry, err = entryOf(ctx, tx, BuyerAccount(in.Account), id); err != nil || s.notices == nil {
+			return err
+		}
+		_, err = s.notices.Post(ctx, tx, notify.Event{
+			Account: in.Account, Kind: "top_up", Dedup: id,
+			Data: map[string]any{"amount": int64(in.Amount), "balance": int64(entry.Balance), "link": "/balance"},
+		})
 		return err
 	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("top up account %s: %w", in.Account, err)
 	}
+	s.wakeBuyer() // a repurchase that waited for money goes on (REPO-33)
 	return entry, nil
 }
 

@@ -27,9 +27,12 @@ type Crossing struct {
 	position     string
 }
 
-// RecordCrossings keeps crossings and returns how many were new. When it
-// returns nil all of them are durable and may be acknowledged.
+// RecordCrossings keeps crossings and returns how many were new. In the same
+// transaction the buyer's notice of each is posted and its repurchase becomes
+// due: once, however often a crossing is told. When it returns nil all of that
+// is durable, and the crossings may be acknowledged.
 func (s *Service) RecordCrossings(ctx context.Context, list []Crossing) (fresh int, err error) {
+	told := s.tellings(ctx, list)
 	err = s.db.InLockingTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		fresh = 0
 		now := s.instant()
@@ -45,11 +48,20 @@ func (s *Service) RecordCrossings(ctx context.Context, list []Crossing) (fresh i
 				return err
 			}
 			fresh += int(n)
+			if n == 0 {
+				continue
+			}
+			if err := s.crossed(ctx, tx, c, told[c.ID], now); err != nil {
+				return fmt.Errorf("crossing %s: %w", c.ID, err)
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("record crossings: %w", err)
+	}
+	if fresh > 0 {
+		s.wakeBuyer()
 	}
 	return fresh, nil
 }

@@ -2,9 +2,12 @@ package billing
 
 import (
 	"context"
+	"time"
 
+	"tollgate/billing/notify"
 	"tollgate/internal/lot"
 	"tollgate/internal/sqldb"
+	"tollgate/internal/usage"
 )
 
 // LotStore is the quota store as billing sees it.
@@ -26,4 +29,29 @@ type Hooks struct {
 	// Committed is called after such a transaction was committed, on the
 	// goroutine that made the change.
 	Committed func()
+}
+
+// Notices is the message centre: *notify.Service.
+type Notices interface {
+	// Post writes a message within tx, once per account, kind and dedup key,
+	// and reports whether it was new. An error rolls back what it tells of.
+	Post(ctx context.Context, tx *sqldb.Tx, e notify.Event) (fresh bool, err error)
+}
+
+// QuotaReader tells what is left of a subscription's units now.
+type QuotaReader interface {
+	Read(ctx context.Context, subscription string) (lot.Balance, error)
+}
+
+// PaceReader tells how fast a subscription's units are used.
+type PaceReader interface {
+	// Used returns the units charged to a subscription in [from, to).
+	Used(ctx context.Context, subscription string, unit usage.Unit, from, to time.Time) (int64, error)
+}
+
+// Catalogue tells of products what texts and repurchases need.
+type Catalogue interface {
+	// Product returns a product's name and whether it is published. An unknown
+	// product has no name and is not.
+	Product(ctx context.Context, id string) (name string, published bool, err error)
 }

@@ -55,6 +55,28 @@ var (
 	// ErrSubscriptionClosed says that a closed subscription cannot change.
 	ErrSubscriptionClosed = errors.New("the subscription is closed: buy the product again for a new one")
 
+	// ErrAlertNotEligible says that a spec's packages can have no alert
+	// (ALERT-1, ALERT-3).
+	ErrAlertNotEligible = errors.New("alerts are for packages that were bought and do not reset, and not for on-demand use")
+
+	// ErrRepurchaseNotEligible says that nothing can be bought automatically for
+	// a subscription, or not the plan that was chosen (REPO-1, 3, 4, 5, 8).
+	ErrRepurchaseNotEligible = errors.New("auto-repurchase is not possible")
+
+	// ErrRepurchaseNotFound says that a subscription has no auto-repurchase.
+	ErrRepurchaseNotFound = errors.New("auto-repurchase is not set up")
+
+	// ErrAgencyRequired says that the buyer must first let the platform order
+	// for it (REPO-9, DELEG-7).
+	ErrAgencyRequired = errors.New("the platform needs your authorisation to order for you: grant the agency mkp_agency_trust with the policy api_product_repurchase_policy first")
+
+	// ErrAgreementRequired says that the agreements were not accepted in their
+	// current version (REPO-9).
+	ErrAgreementRequired = errors.New("the current version of the auto-repurchase agreement must be accepted")
+
+	// ErrAgencyNotFound says that there is no such agency in force.
+	ErrAgencyNotFound = errors.New("there is no such agency")
+
 	// ErrLotVoid says that a withdrawn lot cannot change.
 	ErrLotVoid = errors.New("the lot is void")
 

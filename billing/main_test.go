@@ -5,11 +5,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"tollgate/billing/notify"
 	"tollgate/internal/directory"
 	"tollgate/internal/lot"
 	"tollgate/internal/money"
@@ -21,6 +24,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(crashChild) != "" {
 		runCrashChild()
+	}
+	if os.Getenv(repurchaseChild) != "" {
+		runRepurchaseChild()
 	}
 	// The model of one round is some thirty transactions: a few rounds each time,
 	// more with -rapid.checks.
@@ -59,12 +65,53 @@ type quotaStore struct {
 	changes map[string]int // how often each lot took effect
 	before  error
 	after   error
-	refused string          // a lot that is always refused
-	during  func(lot.Grant) // called once, while a grant is under way
+	refused string           // a lot that is always refused
+	used    map[string]int64 // by subscription, drawn from its lots in the order of their ids
+	down    error            // what Read answers
+	during  func(lot.Grant)  // called once, while a grant is under way
 }
 
 func newQuotaStore() *quotaStore {
-	return &quotaStore{grants: map[string]lot.Grant{}, changes: map[string]int{}}
+	return &quotaStore{grants: map[string]lot.Grant{}, changes: map[string]int{}, used: map[string]int64{}}
+}
+
+// Read implements QuotaReader.
+func (q *quotaStore) Read(_ context.Context, subscription string) (lot.Balance, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := lot.Balance{Subscription: subscription}
+	left := q.used[subscription]
+	for _, id := range slices.Sorted(maps.Keys(q.grants)) {
+		g := q.grants[id]
+		if g.Subscription != subscription || g.Void {
+			continue
+		}
+		used := min(left, g.Amount)
+		left -= used
+		b.Lots = append(b.Lots, lot.State{Grant: g, State: "active", Granted: g.Amount, Remaining: g.Amount - used, Used: used})
+	}
+	return b, q.down
+}
+
+// use makes a subscription have used n units more.
+func (q *quotaStore) use(subscription string, n int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.used[subscription] += n
+}
+
+// setDown makes Read fail, or work again.
+func (q *quotaStore) setDown(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.down = err
+}
+
+// Used implements PaceReader: everything was used in the last day.
+func (q *quotaStore) Used(_ context.Context, subscription string, _ usage.Unit, from, to time.Time) (int64, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.used[subscription], nil
 }
 
 func (q *quotaStore) ApplyGrant(ctx context.Context, g lot.Grant) error {
@@ -131,6 +178,8 @@ type fixture struct {
 	*Service
 	db        *sqldb.DB
 	store     *quotaStore
+	watch     *watches
+	notices   *notify.Service
 	clock     *clock
 	changed   int    // calls of the hook within the transaction
 	committed int    // calls of the hook after it
@@ -160,7 +209,10 @@ func newFixture(t *testing.T, o sqldb.Options) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	f := &fixture{db: db, store: newQuotaStore(), clock: &clock{t: start}}
+	f := &fixture{db: db, store: newQuotaStore(), watch: &watches{}, clock: &clock{t: start}}
+	if f.notices, err = notify.New(t.Context(), notify.Options{DB: db, Now: f.clock.now}); err != nil {
+		t.Fatal(err)
+	}
 	f.restart(t)
 	return f
 }
@@ -170,6 +222,7 @@ func (f *fixture) restart(t testing.TB) {
 	t.Helper()
 	s, err := New(context.WithoutCancel(t.Context()), Options{
 		DB: f.db, Lots: f.store, Now: f.clock.now, PollEvery: 5 * time.Millisecond,
+		Watches: f.watch, Notices: f.notices, Quota: f.store, Pace: f.store, Region: "cn-north-4",
 		Hooks: Hooks{
 			Changed: func(ctx context.Context, tx *sqldb.Tx) error {
 				f.hooks.Lock()
@@ -281,4 +334,30 @@ func (f *fixture) orderLots(t testing.TB, order string) []Lot {
 		lots[i], lots[j] = lots[j], lots[i]
 	}
 	return lots
+}
+
+// watches is a WatchStore that keeps the newest version of each set.
+type watches struct {
+	mu   sync.Mutex
+	sets map[string]Thresholds // by subscription and unit
+}
+
+func (w *watches) SetThresholds(_ context.Context, t Thresholds) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sets == nil {
+		w.sets = map[string]Thresholds{}
+	}
+	if key := t.Subscription + "/" + t.Unit.String(); w.sets[key].Version < t.Version {
+		w.sets[key] = t
+	}
+	return nil
+}
+
+// levels returns what is watched.
+func (w *watches) levels(subscription string, unit usage.Unit) []Level {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.sets[subscription+"/"+unit.String()]
+	return t.All()
 }

@@ -29,8 +29,11 @@ const (
 // OrderType is what an order is for (ORDER-3).
 type OrderType string
 
-// OrderNew is a new purchase.
-const OrderNew OrderType = "new"
+// The types of order so far.
+const (
+	OrderNew            OrderType = "new"
+	OrderAutoRepurchase OrderType = "auto_repurchase" // by the platform for the buyer (REPO-25)
+)
 
 // PaymentBalance pays an order from the buyer's balance (PAY-5).
 const PaymentBalance = "balance"

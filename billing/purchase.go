@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"tollgate/billing/notify"
 	"tollgate/internal/directory"
 	"tollgate/internal/ids"
 	"tollgate/internal/sqldb"
@@ -21,6 +22,9 @@ type PurchaseInput struct {
 	Quantity       int64  // 1..MaxQuantity
 	Actor          string // who orders
 	IdempotencyKey string // ORDER-15
+
+	kind    OrderType // empty: OrderNew
+	product string    // its name, for the notice
 }
 
 // Validate returns every fault of in as an ErrInvalid.
@@ -60,6 +64,11 @@ func (s *Service) Purchase(ctx context.Context, in PurchaseInput) (Order, error)
 	}
 	var order Order
 	var fresh []string
+	if s.notices != nil {
+		if spec, err := getSpec(ctx, s.db, in.Spec); err == nil {
+			in.product, _ = s.productName(ctx, spec.Product)
+		}
+	}
 	err := s.moneyTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		var err error
 		order, fresh, err = s.purchase(ctx, tx, in, s.instant())
@@ -84,8 +93,12 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 		ID: ids.New(now), Type: OrderNew, Account: in.Account, Quantity: in.Quantity, Payment: PaymentBalance, State: OrderProcessing,
 		IdempotencyKey: in.IdempotencyKey, Actor: in.Actor, Placed: now, Paid: now,
 	}
+	scope := "purchase/" + in.Account
+	if in.kind != "" {
+		order.Type, scope = in.kind, string(in.kind)+"/"+in.Account
+	}
 	earlier, err := claim(ctx, tx, request{
-		scope: "purchase/" + in.Account, key: in.IdempotencyKey,
+		scope: scope, key: in.IdempotencyKey,
 		input: struct {
 			Account, Spec string
 			Quantity      int64
@@ -123,8 +136,19 @@ func (s *Service) purchase(ctx context.Context, tx *sqldb.Tx, in PurchaseInput, 
 	if order.Transaction, err = pay(ctx, tx, &order, now); err != nil {
 		return Order{}, nil, err
 	}
+	if err := alertAtPurchase(ctx, tx, &spec, &order, now); err != nil {
+		return Order{}, nil, err
+	}
 	if err := insertOrder(ctx, tx, &order); err != nil {
 		return Order{}, nil, fmt.Errorf("record the order: %w", err)
+	}
+	if err := derive(ctx, tx, &sub, in.Actor, now); err != nil {
+		return Order{}, nil, err
+	}
+	if order.Type == OrderNew {
+		if err := s.tellPaid(ctx, tx, &order, spec.Name, in.product); err != nil {
+			return Order{}, nil, err
+		}
 	}
 	lots, err := s.grants(&spec, &order, now)
 	if err != nil {
@@ -221,4 +245,22 @@ func pay(ctx context.Context, tx *sqldb.Tx, o *Order, now time.Time) (string, er
 		id: id, kind: KindPurchase, reference: o.ID, actor: o.Actor,
 		postings: []posting{{BuyerAccount(o.Account), debit}, {SellerAccount(o.Seller), o.Amount}},
 	}, now)
+}
+
+// tellPaid posts the receipt of an order that cost something (MSG-10).
+func (s *Service) tellPaid(ctx context.Context, tx *sqldb.Tx, o *Order, spec, product string) error {
+	if s.notices == nil || o.Amount == 0 {
+		return nil
+	}
+	entry, err := entryOf(ctx, tx, BuyerAccount(o.Account), o.Transaction)
+	if err != nil {
+		return err
+	}
+	_, err = s.notices.Post(ctx, tx, notify.Event{
+		Account: o.Account, Kind: "order_paid", Dedup: o.ID, Object: o.ID,
+		Data: map[string]any{
+			"order": o.ID, "product": product, "spec": spec, "amount": int64(o.Amount), "balance": int64(entry.Balance), "link": "/orders/" + o.ID,
+		},
+	})
+	return err
 }

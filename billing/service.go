@@ -28,6 +28,18 @@ type Options struct {
 
 	Hooks Hooks
 
+	// Notices is the message centre; nil tells nobody anything.
+	Notices Notices
+	// Quota tells a repurchase how much to buy; nil leaves repurchases due.
+	Quota QuotaReader
+	// Pace gives notices their "lasts about …"; nil leaves it out.
+	Pace PaceReader
+	// Products names products in notices and tells whether they are on sale;
+	// nil: they have no names and all are.
+	Products Catalogue
+	// Region of this installation, for notices (ALERT-18).
+	Region string
+
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 
@@ -63,6 +75,13 @@ type Service struct {
 	lots    LotStore
 	watches WatchStore
 	hooks   Hooks
+
+	notices  Notices
+	quota    QuotaReader
+	pace     PaceReader
+	products Catalogue
+	region   string
+
 	now     func() time.Time
 	log     *slog.Logger
 	credit  int64
@@ -71,6 +90,7 @@ type Service struct {
 	timeout time.Duration
 	poll    time.Duration
 	kick    chan struct{} // wakes Run
+	buyer   chan struct{} // wakes RunRepurchases
 }
 
 // New returns a Service after bringing its tables to the newest schema.
@@ -109,9 +129,10 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		db: o.DB, lots: o.Lots, watches: o.Watches, hooks: o.Hooks, now: o.Now, log: o.Logger,
+		db: o.DB, lots: o.Lots, watches: o.Watches, hooks: o.Hooks,
+		notices: o.Notices, quota: o.Quota, pace: o.Pace, products: o.Products, region: o.Region, now: o.Now, log: o.Logger,
 		credit: o.OnDemandCredit, away: o.StoreAway, maxLots: o.MaxLots, timeout: o.DeliveryTimeout, poll: o.PollEvery,
-		kick: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), buyer: make(chan struct{}, 1),
 	}, nil
 }
 

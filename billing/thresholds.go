@@ -49,9 +49,10 @@ const maxLevels = 16
 type Thresholds struct {
 	Subscription string
 	Unit         usage.Unit
-	Version      int64 // 0: never set
-	Levels       []Level
-	Delivered    bool // the quota store has this version
+	Version      int64   // 0: never set
+	Levels       []Level // that somebody set
+	Derived      []Level // that follow from alerts and auto-repurchase
+	Delivered    bool    // the quota store has this version
 	ChangedBy    string
 	Told         []Told // filled in for the quota store alone
 	Updated      time.Time
@@ -59,7 +60,7 @@ type Thresholds struct {
 
 // WatchStore is the quota store as the keeper of thresholds.
 type WatchStore interface {
-	// SetThresholds makes the store watch the levels of t and "used up". A
+	// SetThresholds makes the store watch All levels of t and "used up". A
 	// version that the store has, or an older one, changes nothing and is no
 	// error. Levels that stay keep their state.
 	SetThresholds(ctx context.Context, t Thresholds) error
@@ -112,6 +113,9 @@ func (s *Service) SetThresholds(ctx context.Context, in ThresholdChange) (Thresh
 			return err
 		}
 		t.Updated = s.instant()
+		if t.Derived, err = derivedLevels(ctx, tx, sub.ID); err != nil {
+			return err
+		}
 		return setThresholds(ctx, tx, &t)
 	})
 	if err != nil {
@@ -130,20 +134,80 @@ func setThresholds(ctx context.Context, tx *sqldb.Tx, t *Thresholds) error {
 	if err != nil {
 		return err
 	}
-	return tx.QueryRow(ctx, `INSERT INTO billing_threshold (subscription, unit, version, levels, delivered_version, changed_by, updated_ms)
-		VALUES ($1, $2, 1, $3, 0, $4, $5) ON CONFLICT (subscription, unit)
-		DO UPDATE SET version = billing_threshold.version + 1, levels = excluded.levels, changed_by = excluded.changed_by, updated_ms = excluded.updated_ms
-		RETURNING version`, t.Subscription, t.Unit.String(), string(levels), t.ChangedBy, sqldb.Ms(t.Updated)).Scan(&t.Version)
+	derived, err := json.Marshal(slices.Concat([]Level{}, t.Derived))
+	if err != nil {
+		return err
+	}
+	return tx.QueryRow(ctx, `INSERT INTO billing_threshold (subscription, unit, version, levels, derived, delivered_version, changed_by, updated_ms)
+		VALUES ($1, $2, 1, $3, $4, 0, $5, $6) ON CONFLICT (subscription, unit)
+		DO UPDATE SET version = billing_threshold.version + 1, levels = excluded.levels, derived = excluded.derived,
+		changed_by = excluded.changed_by, updated_ms = excluded.updated_ms
+		RETURNING version`, t.Subscription, t.Unit.String(), string(levels), string(derived), t.ChangedBy, sqldb.Ms(t.Updated)).Scan(&t.Version)
 }
 
-const thresholdColumns = `SELECT subscription, unit, version, levels, delivered_version = version, changed_by, updated_ms FROM billing_threshold`
+// derivedLevels returns the levels that the alerts on what was bought into a
+// subscription, and its auto-repurchase, want watched.
+func derivedLevels(ctx context.Context, q sqldb.Querier, subscription string) ([]Level, error) {
+	return collect(ctx, q, func(row scanner) (Level, error) {
+		var l Level
+		return l, row.Scan(&l.Kind, &l.Value)
+	}, `SELECT a.kind, a.value FROM billing_alert a WHERE a.enabled AND EXISTS
+			(SELECT 1 FROM billing_order o WHERE o.subscription = $1 AND o.account = a.account AND o.series = a.series)
+		UNION SELECT r.kind, r.value FROM billing_repurchase r WHERE r.subscription = $1 AND r.state <> 'off'
+		ORDER BY 1, 2`, subscription)
+}
+
+// derive brings the watched levels of a subscription in line with its alerts
+// and its auto-repurchase, if they are not. The caller holds the subscription's
+// lock, so that two that change them do not overlook each other.
+func derive(ctx context.Context, tx *sqldb.Tx, sub *Subscription, actor string, now time.Time) error {
+	want, err := derivedLevels(ctx, tx, sub.ID)
+	if err != nil {
+		return fmt.Errorf("levels of subscription %s: %w", sub.ID, err)
+	}
+	have, err := collect(ctx, tx, scanThresholds, thresholdColumns+" WHERE subscription = $1", sub.ID)
+	if err != nil {
+		return err
+	}
+	for _, u := range sub.Units {
+		t := Thresholds{Subscription: sub.ID, Unit: u}
+		known := false
+		if i := slices.IndexFunc(have, func(t Thresholds) bool { return t.Unit == u }); i >= 0 {
+			t, known = have[i], true
+		}
+		if known && slices.Equal(t.Derived, want) {
+			continue
+		}
+		t.Derived, t.ChangedBy, t.Updated = want, actor, now
+		if err := setThresholds(ctx, tx, &t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// All returns every level of t, each once.
+func (t *Thresholds) All() []Level {
+	all := slices.Clone(t.Levels)
+	for _, l := range t.Derived {
+		if !slices.Contains(all, l) {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+const thresholdColumns = `SELECT subscription, unit, version, levels, derived, delivered_version = version, changed_by, updated_ms FROM billing_threshold`
 
 func scanThresholds(row scanner) (Thresholds, error) {
 	var t Thresholds
-	var unit, levels string
-	err := row.Scan(&t.Subscription, &unit, &t.Version, &levels, &t.Delivered, &t.ChangedBy, sqldb.Instant{Dst: &t.Updated})
+	var unit, levels, derived string
+	err := row.Scan(&t.Subscription, &unit, &t.Version, &levels, &derived, &t.Delivered, &t.ChangedBy, sqldb.Instant{Dst: &t.Updated})
 	if err == nil {
 		err = json.Unmarshal([]byte(levels), &t.Levels)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(derived), &t.Derived)
 	}
 	if err == nil {
 		t.Unit, err = usage.ParseUnit(unit)

@@ -15,7 +15,7 @@ type watchStore struct{ store quota.Granter }
 
 func (w watchStore) SetThresholds(ctx context.Context, t billing.Thresholds) error {
 	levels := []quota.Threshold{quota.UsedUp}
-	for _, l := range t.Levels {
+	for _, l := range t.All() {
 		if level := (quota.Threshold{Kind: quota.ThresholdKind(l.Kind), Value: l.Value}); level != quota.UsedUp {
 			levels = append(levels, level)
 		}
