@@ -100,6 +100,8 @@ type watch struct {
 	l   *listener
 
 	deadline time.Time   // the write deadline last set
+	until    time.Time   // when a read has to fail; zero: never
+	armed    time.Time   // the read deadline set: not after until, unless that is zero
 	woken    atomic.Bool // the read deadline that has passed was set by wake
 	linger   atomic.Bool // the client may be sending still: see close
 	serving  atomic.Bool // a call is under way, its answer not yet written
@@ -171,6 +173,19 @@ func (w *watch) before() error {
 	return w.raw.SetWriteDeadline(at)
 }
 
+// readBefore has reads of c fail at t. The server says so twice for each request,
+// and setting a deadline costs about as much as a small read: the one that is
+// set lags behind. It is moved when it has to come earlier, and by readFrom when
+// it fires too early.
+func (w *watch) readBefore(c net.Conn, t time.Time) error {
+	w.until = t
+	if w.armed.IsZero() && !t.IsZero() || !t.IsZero() && t.Before(w.armed) {
+		w.armed = t
+		return c.SetReadDeadline(t)
+	}
+	return nil
+}
+
 // lingerFor bounds how long a connection is read on after an answer that was
 // sent although the request had not come in whole. Closing at once would make
 // the kernel send a reset, which can take the answer away from the client (RFC
@@ -211,9 +226,12 @@ func (c *plainConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// SetReadDeadline sets when reads have to fail.
+func (c *plainConn) SetReadDeadline(t time.Time) error { return c.w.readBefore(c.Conn, t) }
+
 // SetDeadline forgets the write deadline kept, so that the next write sets one.
 func (c *plainConn) SetDeadline(t time.Time) error {
-	c.w.deadline = time.Time{}
+	c.w.deadline, c.w.until, c.w.armed = time.Time{}, t, t
 	return c.Conn.SetDeadline(t)
 }
 
@@ -236,8 +254,11 @@ func (c *tlsConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// SetReadDeadline sets when reads have to fail.
+func (c *tlsConn) SetReadDeadline(t time.Time) error { return c.w.readBefore(c.Conn, t) }
+
 // SetDeadline forgets the write deadline kept, so that the next write sets one.
 func (c *tlsConn) SetDeadline(t time.Time) error {
-	c.w.deadline = time.Time{}
+	c.w.deadline, c.w.until, c.w.armed = time.Time{}, t, t
 	return c.Conn.SetDeadline(t)
 }

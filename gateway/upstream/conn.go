@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,7 +26,13 @@ type conn struct {
 	born      time.Time
 	idleSince time.Time
 	reused    bool
-	deadline  time.Time // the read deadline last set
+
+	// The read deadline moves with every call and every read, but setting one
+	// costs about as much as a small read. So the one that is set lags behind:
+	// it is moved when it has to come earlier, and when it fires too early.
+	deadline time.Time // when a read has to fail
+	armed    time.Time // the deadline set on the connection: not after deadline
+	cut      atomic.Bool
 
 	writeDeadline time.Time // the write deadline last set
 
@@ -54,7 +61,47 @@ func (s source) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return s.c.Conn.Read(p)
+	for {
+		n, err := s.c.Conn.Read(p)
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if s.c.cut.Load() || s.c.armed.Equal(s.c.deadline) {
+			return 0, err
+		}
+		if aerr := s.c.arm(); aerr != nil {
+			return 0, aerr
+		}
+	}
+}
+
+// arm sets the read deadline in force.
+func (c *conn) arm() error {
+	c.armed = c.deadline
+	if err := c.SetReadDeadline(c.armed); err != nil {
+		return err
+	}
+	// Looked at after the deadline was set: interrupt sets the flag before it
+	// takes the deadline back.
+	if c.cut.Load() {
+		return errInterrupted
+	}
+	return nil
+}
+
+// readBefore has reads fail at the given time, from the next one on.
+func (c *conn) readBefore(at time.Time) error {
+	c.deadline = at
+	if c.armed.IsZero() || at.Before(c.armed) {
+		return c.arm()
+	}
+	return nil
+}
+
+// interrupt makes reads fail from now on, also one that waits.
+func (c *conn) interrupt() {
+	c.cut.Store(true)
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // a closed connection fails by itself
 }
 
 // alive reports whether an idle connection can take a request: the peer has
@@ -87,27 +134,11 @@ func (c *conn) readable() bool {
 	return err != nil || readable
 }
 
-// deadlineStep is how coarsely read deadlines move: setting one costs about as
-// much as a small read, so a stream of chunks does it once a step, not once a
-// chunk.
+// deadlineStep is how coarsely write deadlines move: setting one costs about as
+// much as a small write.
 const deadlineStep = time.Second
 
-// extendRead moves the read deadline to now+d, give or take a step, but not
-// past until, unless that is zero.
-func (c *conn) extendRead(now time.Time, d time.Duration, until time.Time) error {
-	at := now.Add(d)
-	if !until.IsZero() && until.Before(at) {
-		if at = until; c.deadline.Equal(at) {
-			return nil
-		}
-	} else if ahead := at.Sub(c.deadline); ahead >= 0 && ahead < deadlineStep {
-		return nil
-	}
-	c.deadline = at
-	return c.SetReadDeadline(at)
-}
-
-// extendWrite moves the write deadline likewise.
+// extendWrite moves the write deadline to now+d, give or take a step.
 func (c *conn) extendWrite(now time.Time, d time.Duration) error {
 	at := now.Add(d)
 	if ahead := at.Sub(c.writeDeadline); ahead >= 0 && ahead < deadlineStep {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -249,8 +250,12 @@ var uploadBuffers = sync.Pool{New: func() any { b := make([]byte, chunkRoom+16<<
 
 func (e *Exchange) readHeader(c *conn, interim func(*fasthttp.ResponseHeader), deadline time.Time) error {
 	resp := &e.Response
-	c.waits, c.deadline = nil, deadline
-	if err := c.SetReadDeadline(deadline); err != nil {
+	c.waits = nil
+	// The answer takes a while. A read that finds nothing costs a system call and
+	// a wake-up; whoever else can run goes first, and under load the answer is
+	// here by then. An idle machine comes straight back.
+	runtime.Gosched()
+	if err := c.readBefore(deadline); err != nil {
 		return &Error{Op: OpHeader, Err: err}
 	}
 	for n := 0; ; n++ {
@@ -366,15 +371,7 @@ func (e *Exchange) Read(p []byte) (int, error) {
 // moves the deadline on.
 func (e *Exchange) beforeRead(c *conn) error {
 	cfg := &e.target.cfg
-	if err := c.extendRead(cfg.Now(), cfg.IdleTimeout, e.until); err != nil {
-		return err
-	}
-	// Looked at after the deadline was set: Interrupt sets the flag before it
-	// takes the deadline back.
-	if e.interrupted.Load() {
-		return errInterrupted
-	}
-	return nil
+	return c.readBefore(e.before(cfg.Now().Add(cfg.IdleTimeout)))
 }
 
 // Ended reports whether the body was read to its end.
@@ -429,7 +426,7 @@ func (e *Exchange) Interrupt() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.conn != nil {
-		_ = e.conn.SetReadDeadline(time.Unix(1, 0)) // a closed connection fails by itself
+		e.conn.interrupt()
 	}
 }
 

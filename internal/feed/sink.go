@@ -24,11 +24,16 @@ const maxBatch = 4 << 20
 func AppendBatch(dst []byte, records []usage.Record) []byte {
 	var one []byte
 	for i := range records {
-		one = usage.AppendRecord(one[:0], &records[i])
-		dst = binary.AppendUvarint(dst, uint64(len(one)))
-		dst = append(dst, one...)
+		dst, one = appendOne(dst, one, &records[i])
 	}
 	return dst
+}
+
+// appendOne appends one record to dst; one is room to write it in.
+func appendOne(dst, one []byte, r *usage.Record) (grown, room []byte) {
+	one = usage.AppendRecord(one[:0], r)
+	dst = binary.AppendUvarint(dst, uint64(len(one)))
+	return append(dst, one...), one
 }
 
 // DecodeBatch is the inverse of AppendBatch. Anything else is ErrBatch, and
@@ -66,11 +71,11 @@ func NewUsageSink(cfg Config) (*UsageSink, error) {
 // Insert returns nil once every record is kept. After an error some may be:
 // the caller sends all of them again, which is harmless (METER-12).
 func (s *UsageSink) Insert(ctx context.Context, records []usage.Record) error {
-	var body []byte
+	var body, one []byte
 	for len(records) > 0 {
 		n := 0
 		for body = body[:0]; n < len(records) && len(body) < maxBatch; n++ {
-			body = AppendBatch(body, records[n:n+1])
+			body, one = appendOne(body, one, &records[n])
 		}
 		if err := s.send(ctx, body); err != nil {
 			return err
