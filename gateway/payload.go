@@ -69,17 +69,14 @@ func payloadKey(key string) (index int, exact bool) {
 
 // parsePayload reads the top level of body. param names the faulty parameter.
 func parsePayload(body []byte, f family) (p payload, param string, err error) {
-	if !gjson.ValidBytes(body) {
-		return p, "", errJSON
-	}
-	root := gjson.Parse(view(body))
-	if !root.IsObject() {
-		return p, "", errObject
-	}
 	p.choices = 1
 	seen := 0
-	root.ForEach(func(key, value gjson.Result) bool {
-		i, exact := payloadKey(key.Str)
+	valid := members(body, func(raw []byte, from, to int) bool {
+		key := view(raw)
+		if strings.IndexByte(key, '\\') >= 0 {
+			key = gjson.Parse(`"` + key + `"`).Str
+		}
+		i, exact := payloadKey(key)
 		switch {
 		case i < 0:
 			return true
@@ -89,13 +86,21 @@ func parsePayload(body []byte, f family) (p payload, param string, err error) {
 			err = errDuplicate
 		default:
 			seen |= 1 << i
+			value := gjson.Parse(view(body[from:to]))
+			value.Index = from
 			err = p.take(i, value)
 		}
 		if err != nil {
-			param = strings.Clone(key.Str)
+			param = strings.Clone(key)
 		}
 		return err == nil
 	})
+	if !valid {
+		if gjson.ValidBytes(body) && !gjson.Parse(view(body)).IsObject() {
+			return payload{}, "", errObject
+		}
+		return payload{}, "", errJSON
+	}
 	switch {
 	case err != nil:
 	case p.stream && p.optsFault != nil:
@@ -135,7 +140,7 @@ func (p *payload) take(key int, value gjson.Result) error {
 	case keyN:
 		p.choices = max(1, amount(value))
 	case keyMessages: // LLM-11
-		if !value.IsArray() || !value.Get("0").Exists() {
+		if !value.IsArray() || strings.TrimLeft(value.Raw[1:], " \t\r\n")[0] == ']' {
 			return errMessages
 		}
 	case keyBackground:

@@ -54,8 +54,40 @@ func findUsage(text []byte) (r report, found bool) {
 	if !mayHoldUsage(text) {
 		return report{}, false
 	}
+	var at, within [2]int // of the value
+	valid := looseMembers(text, func(key []byte, from, to int) bool {
+		switch string(key) {
+		case "usage":
+			at = [2]int{from, to}
+		case "response", "message":
+			looseMembers(text[from:to], func(key []byte, f, t int) bool {
+				if string(key) != "usage" {
+					return true
+				}
+				if text[from+f] == '{' {
+					within = [2]int{from + f, from + t}
+				}
+				return false
+			})
+		}
+		return at[1] == 0 || text[at[0]] != '{'
+	})
+	if !valid {
+		return findUsageIn(view(text))
+	}
+	if at[1] == 0 || text[at[0]] != '{' {
+		at = within
+	}
+	if at[1] == 0 {
+		return report{}, false
+	}
+	return parseUsage(text[at[0]:at[1]])
+}
+
+// findUsageIn looks in a text that is not quite JSON, and takes what it finds.
+func findUsageIn(text string) (r report, found bool) {
 	var outer, inner gjson.Result
-	gjson.Parse(view(text)).ForEach(func(key, value gjson.Result) bool {
+	gjson.Parse(text).ForEach(func(key, value gjson.Result) bool {
 		switch key.Str {
 		case "usage":
 			outer = value
@@ -72,7 +104,7 @@ func findUsage(text []byte) (r report, found bool) {
 	if !outer.IsObject() {
 		return report{}, false
 	}
-	return parseUsage(outer)
+	return parseUsage([]byte(outer.Raw))
 }
 
 // mayHoldUsage reports whether the word stands in the text other than as
@@ -93,27 +125,19 @@ func mayHoldUsage(text []byte) bool {
 // parseUsage reads a usage object by either naming (gateway-wire section 5.2).
 // Cached and reasoning tokens are subsets and are never added. An explicit zero
 // is zero; an object without any known amount is no report.
-func parseUsage(u gjson.Result) (report, bool) {
+func parseUsage(text []byte) (report, bool) {
 	r := report{input: -1, output: -1, total: -1}
-	u.ForEach(func(key, value gjson.Result) bool {
-		switch key.Str {
-		case "prompt_tokens", "input_tokens":
-			tokens(&r.input, value)
-		case "completion_tokens", "output_tokens":
-			tokens(&r.output, value)
-		case "cache_creation_input_tokens":
-			tokens(&r.cacheWrite, value)
-		case "cache_read_input_tokens":
-			tokens(&r.cacheRead, value)
-		case "total_tokens":
-			tokens(&r.total, value)
-		case "prompt_tokens_details", "input_tokens_details", "input_token_details":
-			tokens(&r.cached, value.Get("cached_tokens"))
-		case "completion_tokens_details", "output_tokens_details", "output_token_details":
-			tokens(&r.reasoning, value.Get("reasoning_tokens"))
-		}
+	valid := members(text, func(key []byte, from, to int) bool {
+		r.take(string(key), text[from:to])
 		return true
 	})
+	if !valid {
+		r = report{input: -1, output: -1, total: -1}
+		gjson.Parse(view(text)).ForEach(func(key, value gjson.Result) bool {
+			r.take(key.Str, []byte(value.Raw))
+			return true
+		})
+	}
 	if r.input < 0 && r.output < 0 && r.total < 0 {
 		return report{}, false
 	}
@@ -121,11 +145,53 @@ func parseUsage(u gjson.Result) (report, bool) {
 	return r, true
 }
 
-// tokens sets *p to the whole number v; null, a fraction, a negative or an
+// take takes one member of a usage object.
+func (r *report) take(key string, value []byte) {
+	switch key {
+	case "prompt_tokens", "input_tokens":
+		tokens(&r.input, value)
+	case "completion_tokens", "output_tokens":
+		tokens(&r.output, value)
+	case "cache_creation_input_tokens":
+		tokens(&r.cacheWrite, value)
+	case "cache_read_input_tokens":
+		tokens(&r.cacheRead, value)
+	case "total_tokens":
+		tokens(&r.total, value)
+	case "prompt_tokens_details", "input_tokens_details", "input_token_details":
+		tokens(&r.cached, detail(value, "cached_tokens"))
+	case "completion_tokens_details", "output_tokens_details", "output_token_details":
+		tokens(&r.reasoning, detail(value, "reasoning_tokens"))
+	}
+}
+
+// detail is the first member of that name.
+func detail(value []byte, name string) (found []byte) {
+	members(value, func(key []byte, from, to int) bool {
+		if string(key) == name {
+			found = value[from:to]
+		}
+		return found == nil
+	})
+	return found
+}
+
+// tokens sets *p to the whole number text; null, a fraction, a negative or an
 // absurd amount leaves it as it was.
-func tokens(p *int64, v gjson.Result) {
-	if v.Type == gjson.Number && v.Num >= 0 && v.Num <= 1<<40 && v.Num == math.Trunc(v.Num) {
-		*p = int64(v.Num)
+func tokens(p *int64, text []byte) {
+	n := int64(0)
+	for _, c := range text {
+		if c < '0' || c > '9' || len(text) > 12 {
+			v := gjson.Parse(view(text))
+			if v.Type == gjson.Number && v.Num >= 0 && v.Num <= 1<<40 && v.Num == math.Trunc(v.Num) {
+				*p = int64(v.Num)
+			}
+			return
+		}
+		n = 10*n + int64(c-'0')
+	}
+	if len(text) > 0 {
+		*p = n
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/tidwall/gjson"
-
 	"tollgate/internal/meter"
 )
 
@@ -131,7 +129,7 @@ func (s *scanner) report() (report, bool) {
 	if s.taking || len(s.value) == 0 {
 		return report{}, false
 	}
-	return parseUsage(gjson.Parse(view(s.value)))
+	return parseUsage(s.value)
 }
 
 // answerScan reads the usage out of an answer that is relayed as it comes.
