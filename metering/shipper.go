@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,9 +30,12 @@ type Shipper struct {
 	sink Sink
 	opt  ShipperOptions
 
-	open    *bounds // of the batch that is being tried; nil: the next is to be made
-	loaded  bool    // the file of bounds was read
-	records []usage.Record
+	open    *bounds        // of the batch that is being tried; nil: the next is to be made
+	loaded  bool           // the file of bounds was read
+	records []usage.Record // of the last batch, to be used again
+
+	encoded EncodedSink // the sink, when it takes records undecoded; nil: it does not
+	body    []byte      // of a batch for it
 
 	run   sync.Mutex // Run or Drain, one at a time
 	batch sync.Mutex // held from a batch's first try at the store to its acknowledgement
@@ -99,7 +103,9 @@ func NewShipper(src Source, sink Sink, opt ShipperOptions) *Shipper {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Shipper{src: src, sink: sink, opt: opt}
+	s := &Shipper{src: src, sink: sink, opt: opt}
+	s.encoded, _ = sink.(EncodedSink)
+	return s
 }
 
 // Stats returns the present state.
@@ -211,15 +217,15 @@ func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
 		}
 		s.open, s.loaded = b, true
 	}
-	b, end, fault := s.gather(ctx, wait)
+	b, n, end, fault := s.gather(ctx, wait)
 	if fault != nil && end.IsZero() {
 		return fault
 	}
 	// What was read before a fault is shipped; the fault comes again.
 	s.batch.Lock()
 	defer s.batch.Unlock()
-	if len(b.Records) > 0 {
-		if err := s.store(ctx, b, end); err != nil {
+	if n > 0 {
+		if err := s.store(ctx, b, n, end); err != nil {
 			return err
 		}
 	}
@@ -233,19 +239,20 @@ func (s *Shipper) shipBatch(ctx context.Context, wait bool) error {
 	return fault
 }
 
-// store writes the bounds of a batch down, if they are not yet, and sends it.
-func (s *Shipper) store(ctx context.Context, b Batch, end journal.Position) error {
+// store writes the bounds of a batch of n records down, if they are not yet, and
+// sends it.
+func (s *Shipper) store(ctx context.Context, b Batch, n int, end journal.Position) error {
 	if s.open == nil || s.open.ID != b.ID {
 		if s.open != nil {
 			// The journal is not the one that the bounds were made for: it was
 			// restored, or lost its end. The store looks for each record.
-			s.opt.Log.Error("a batch has other records than were written down before it was sent", "records", len(b.Records), "written_down", s.open.Records)
+			s.opt.Log.Error("a batch has other records than were written down before it was sent", "records", n, "written_down", s.open.Records)
 			s.mu.Lock()
 			s.stats.Changed++
 			s.mu.Unlock()
 			b.Doubtful = true
 		}
-		fresh := &bounds{End: end, ID: b.ID, Records: len(b.Records), Made: s.opt.Now().UTC()}
+		fresh := &bounds{End: end, ID: b.ID, Records: n, Made: s.opt.Now().UTC()}
 		if err := fresh.write(s.opt.Bounds); err != nil {
 			return err
 		}
@@ -257,7 +264,9 @@ func (s *Shipper) store(ctx context.Context, b Batch, end journal.Position) erro
 	ictx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
 	defer cancel()
 	var err error
-	if sink, ok := s.sink.(BatchSink); ok {
+	if s.encoded != nil {
+		err = s.encoded.InsertEncoded(ictx, s.body)
+	} else if sink, ok := s.sink.(BatchSink); ok {
 		err = sink.InsertBatch(ictx, b)
 	} else {
 		err = s.sink.Insert(ictx, b.Records)
@@ -267,7 +276,7 @@ func (s *Shipper) store(ctx context.Context, b Batch, end journal.Position) erro
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Shipped += int64(len(b.Records))
+	s.stats.Shipped += int64(n)
 	s.stats.Batches++
 	s.stats.LastErr = nil
 	s.stats.LastOK = s.opt.Now()
@@ -275,36 +284,38 @@ func (s *Shipper) store(ctx context.Context, b Batch, end journal.Position) erro
 }
 
 // gather reads a batch: the one whose bounds are written down, or up to
-// BatchSize usage records; other kinds are passed over. end is the place
-// behind the last record read, zero when there was none.
-func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.Position, err error) {
+// BatchSize usage records; other kinds are passed over. n is how many they are;
+// they are in the batch or, where the sink takes them so, encoded in s.body. end
+// is the place behind the last record read, zero when there was none.
+func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, n int, end journal.Position, err error) {
 	recs := s.records[:0]
+	s.body = s.body[:0]
 	sum := sha256.New()
 	defer func() {
 		s.records, b.Records, b.ID = recs, recs, batchID(sum)
 	}()
 	lingered := !wait
-	for s.open != nil || len(recs) < s.opt.BatchSize {
+	for s.open != nil || n < s.opt.BatchSize {
 		if s.open != nil && !end.Before(s.open.End) {
-			return b, end, nil
+			return b, n, end, nil
 		}
 		rec, ok, err := s.src.TryNext()
 		switch {
 		case err != nil:
-			return b, end, fmt.Errorf("metering: read journal: %w", err)
+			return b, n, end, fmt.Errorf("metering: read journal: %w", err)
 		case ok:
 		case end.IsZero() && wait:
 			if rec, err = s.src.Next(ctx); err != nil {
-				return b, end, fmt.Errorf("metering: read journal: %w", err)
+				return b, n, end, fmt.Errorf("metering: read journal: %w", err)
 			}
 		case end.IsZero():
-			return b, end, errEmpty
+			return b, n, end, errEmpty
 		case lingered:
-			return b, end, nil
+			return b, n, end, nil
 		default:
 			lingered = true
 			if err := s.linger(ctx); err != nil {
-				return b, journal.Position{}, err
+				return b, n, journal.Position{}, err
 			}
 			continue
 		}
@@ -312,24 +323,33 @@ func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.P
 			s.open = nil // confirmed and acknowledged before the last stop
 		}
 		if rec.Kind == journal.KindUsage {
-			if end.IsZero() || len(recs) == 0 {
+			if n == 0 {
 				b.Doubtful = s.opt.Fresh.IsZero() || rec.Pos.Before(s.opt.Fresh)
 			}
-			recs = append(recs[:], s.spare(len(recs)))
-			r := &recs[len(recs)-1]
-			if err := usage.DecodeRecord(rec.Payload, r); err != nil {
-				recs = recs[:len(recs)-1]
-				return b, end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+			flags, err := usage.PeekFlags(rec.Payload)
+			if err != nil {
+				return b, n, end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
 			}
-			if r.Has(usage.Provisional) {
+			if flags&usage.Provisional != 0 {
 				// A final one of the same call follows, at the latest when the
 				// node starts again after a crash.
-				recs = recs[:len(recs)-1]
 				end = rec.End
 				continue
 			}
+			var r *usage.Record
+			if s.encoded == nil || n == 0 {
+				recs = append(recs, s.spare(len(recs)))
+				r = &recs[len(recs)-1]
+				if err := usage.DecodeRecord(rec.Payload, r); err != nil {
+					recs = recs[:len(recs)-1]
+					return b, n, end, fmt.Errorf("metering: journal record %s: %w", rec.Pos, err)
+				}
+			}
+			if s.encoded != nil {
+				s.body = append(binary.AppendUvarint(s.body, uint64(len(rec.Payload))), rec.Payload...)
+			}
 			hashRecord(sum, rec.Payload)
-			if len(recs) == 1 {
+			if n++; n == 1 {
 				s.mu.Lock()
 				s.stats.Waiting = r.Finished
 				s.mu.Unlock()
@@ -337,7 +357,7 @@ func (s *Shipper) gather(ctx context.Context, wait bool) (b Batch, end journal.P
 		}
 		end = rec.End
 	}
-	return b, end, nil
+	return b, n, end, nil
 }
 
 // spare returns the record that lay at i in the batch before, whose texts

@@ -42,6 +42,9 @@ type tally struct {
 	sum  *quota.Tally
 	at   journal.Position // everything before it is in sum
 	kept journal.Position // of the state on disk
+
+	rec   usage.Record // decoded into, to use its texts again
+	quiet bool         // nothing has come for a second
 }
 
 // tallyState is the file's content.
@@ -139,11 +142,10 @@ func readTally(path string) (*quota.Tally, journal.Position, error) {
 
 func (t *tally) add(entry journal.Record) error {
 	if entry.Kind == journal.KindUsage && !entry.Pos.Before(t.at) {
-		var rec usage.Record
-		if err := usage.DecodeRecord(entry.Payload, &rec); err != nil {
+		if err := usage.DecodeRecord(entry.Payload, &t.rec); err != nil {
 			return fmt.Errorf("journal record %s: %w", entry.Pos, err)
 		}
-		t.sum.Add(entry.Boot, &rec)
+		t.sum.Add(entry.Boot, &t.rec) // it copies what it keeps
 	}
 	if t.at.Before(entry.End) {
 		t.at = entry.End
@@ -193,14 +195,39 @@ const tallyEvery = 10 * time.Second
 // tried again.
 const endEvery = time.Minute
 
-// next waits for a record, for a second at most.
+// While calls come the tally looks for them now and then: being woken for each
+// would cost the call more than counting it does, and nobody waits for the sum.
+const (
+	tallyLook  = 50 * time.Millisecond
+	tallyQuiet = time.Second
+)
+
+// next waits for a record, for tallyQuiet at most.
 func (t *tally) next(ctx context.Context) (journal.Record, error) {
 	if rec, ok, err := t.cursor.TryNext(); ok || err != nil {
 		return rec, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	return t.cursor.Next(ctx)
+	if t.quiet {
+		ctx, cancel := context.WithTimeout(ctx, tallyQuiet)
+		defer cancel()
+		rec, err := t.cursor.Next(ctx)
+		t.quiet = err != nil
+		return rec, err
+	}
+	look := time.NewTicker(tallyLook)
+	defer look.Stop()
+	for range tallyQuiet / tallyLook {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return journal.Record{}, ctx.Err()
+		}
+		if rec, ok, err := t.cursor.TryNext(); ok || err != nil {
+			return rec, err
+		}
+	}
+	t.quiet = true
+	return journal.Record{}, context.DeadlineExceeded
 }
 
 // keep writes the state and lets go of what is in it.

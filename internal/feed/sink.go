@@ -85,6 +85,37 @@ func (s *UsageSink) Insert(ctx context.Context, records []usage.Record) error {
 	return nil
 }
 
+// InsertEncoded is Insert for records in the form of AppendBatch.
+func (s *UsageSink) InsertEncoded(ctx context.Context, body []byte) error {
+	for len(body) > 0 {
+		n := len(body)
+		if n > maxBatch {
+			var err error
+			if n, err = wholeRecords(body, maxBatch); err != nil {
+				return err
+			}
+		}
+		if err := s.send(ctx, body[:n]); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	return nil
+}
+
+// wholeRecords returns the length of the records at the beginning of body that
+// make most bytes, or a little more.
+func wholeRecords(body []byte, most int) (n int, err error) {
+	for n < most && n < len(body) {
+		size, used := binary.Uvarint(body[n:])
+		if used <= 0 || size > uint64(len(body)-n-used) {
+			return 0, ErrBatch
+		}
+		n += used + int(size)
+	}
+	return n, nil
+}
+
 func (s *UsageSink) send(ctx context.Context, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -106,7 +107,21 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 	if requests < 2 || !slices.EqualFunc(in, got, sameCall) {
 		t.Errorf("%d records came in %d requests", len(got), requests)
 	}
+	requests, got = 0, nil
+	body := AppendBatch(nil, in)
+	if err := sink.InsertEncoded(t.Context(), body); err != nil {
+		t.Fatal(err)
+	}
+	if requests < 2 || !slices.EqualFunc(in, got, sameCall) {
+		t.Errorf("%d encoded records came in %d requests", len(got), requests)
+	}
+	if err := sink.InsertEncoded(t.Context(), bytes.Repeat([]byte{0xff}, 2*maxBatch)); !errors.Is(err, ErrBatch) {
+		t.Errorf("a damaged batch: %v", err)
+	}
 	refuse = true
+	if err := sink.InsertEncoded(t.Context(), AppendBatch(nil, in[:1])); err == nil || !strings.Contains(err.Error(), "UNAVAILABLE") {
+		t.Errorf("InsertEncoded = %v", err)
+	}
 	if err := sink.Insert(t.Context(), in[:1]); err == nil || !strings.Contains(err.Error(), "UNAVAILABLE") {
 		t.Errorf("Insert = %v", err)
 	}

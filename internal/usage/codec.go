@@ -128,7 +128,7 @@ func appendNumber(dst []byte, tag byte, n uint64) []byte {
 func DecodeRecord(b []byte, r *Record) error {
 	d := decoder{b: b}
 	if v := d.byte(); d.bad == "" && v != codecVersion {
-		return fmt.Errorf("%w: version %d is not known here, only %d: read it with the version of Tollgate that wrote it", ErrCodec, v, codecVersion)
+		return errVersion(v)
 	}
 	copy(r.ID[:], d.bytes(len(r.ID)))
 	r.Time = d.instant()
@@ -185,6 +185,28 @@ func DecodeRecord(b []byte, r *Record) error {
 		return fmt.Errorf("%w: %s", ErrCodec, d.bad)
 	}
 	return nil
+}
+
+// PeekFlags reads the flags of a record's binary form and nothing else of it.
+// Errors are ErrCodec.
+func PeekFlags(b []byte) (Flags, error) {
+	d := decoder{b: b}
+	if v := d.byte(); d.bad == "" && v != codecVersion {
+		return 0, errVersion(v)
+	}
+	d.bytes(len(Record{}.ID))
+	d.uvarint() // time
+	d.uvarint() // took
+	d.bytes(4)  // present, auth, rule, basis
+	f := Flags(d.uvarint())
+	if d.bad != "" {
+		return 0, fmt.Errorf("%w: %s", ErrCodec, d.bad)
+	}
+	return f, nil
+}
+
+func errVersion(v byte) error {
+	return fmt.Errorf("%w: version %d is not known here, only %d: read it with the version of Tollgate that wrote it", ErrCodec, v, codecVersion)
 }
 
 // startMilli is what Finished is counted from.

@@ -15,6 +15,9 @@ func TestAppendRecordDoesNotAllocate(t *testing.T) {
 	if err := DecodeRecord(src, &got); err != nil {
 		t.Fatal(err)
 	}
+	if n := testing.AllocsPerRun(1000, func() { _, _ = PeekFlags(src) }); n != 0 {
+		t.Fatalf("PeekFlags allocates %v times", n)
+	}
 	if n := testing.AllocsPerRun(1000, func() { _ = DecodeRecord(src, &got) }); n != 0 {
 		t.Fatalf("DecodeRecord into a record that holds the texts allocates %v times", n)
 	}

@@ -23,6 +23,9 @@ func FuzzDecodeRecord(f *testing.F) {
 			}
 			return
 		}
+		if flags, err := PeekFlags(b); err != nil || flags != first.Flags {
+			t.Fatalf("peeked %v %v, decoded %v", flags, err, first.Flags)
+		}
 		for _, s := range []string{first.Node, first.Account, first.Subscription, first.Product, first.API, first.Model, first.Credential, first.Application, first.Region, first.Reason} {
 			if len(s) > MaxText {
 				return // encoding cuts it
