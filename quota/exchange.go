@@ -162,6 +162,9 @@ func (r *rate) look(taken, mono int64, cfg *Config, dried bool) int64 {
 // time sent. The caller holds a.mu. It reports whether another report should
 // follow at once.
 func (a *account) apply(cfg *Config, req *SyncRequest, reply *SyncReply, sent, wallSent, wallNow int64) (again bool) {
+	if a.forgotten(reply) {
+		return false // the leases go on to their end
+	}
 	a.last = reply
 	a.contacted = true
 	a.lastOK = sent
@@ -220,6 +223,22 @@ func (a *account) apply(cfg *Config, req *SyncRequest, reply *SyncReply, sent, w
 	}
 	a.view.Store(v)
 	return again
+}
+
+// forgotten reports whether the store knows no lot of a subscription of which
+// this node has open leases: it was emptied, and is not believed that they are
+// over. Once it is rebuilt it is told of them, and grants nothing new for as
+// long as they may last. The caller holds a.mu.
+func (a *account) forgotten(reply *SyncReply) bool {
+	if reply.Closed || reply.Known != ([usage.NumUnits]bool{}) {
+		return false
+	}
+	for _, l := range a.leases {
+		if l.open {
+			return true
+		}
+	}
+	return false
 }
 
 // allow notes what may be drawn on a bucket while the store is away: this

@@ -120,6 +120,44 @@ func testWitness(t *testing.T, b Backend) {
 		}
 	})
 
+	t.Run("a lease outlives the emptying of its store", func(t *testing.T) {
+		first, second, sub := b.Open(t, nil), b.Open(t, nil), subscription(t)
+		g := grant(sub, "L1", usage.Call, 100, time.Now())
+		apply(t, first, g)
+		both := &switched{Store: first}
+		n := engine(t, both, "a", nil)
+		call := func(when string) {
+			t.Helper()
+			if err := n.call(t.Context(), sub, time.Now()); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+		}
+		for range 3 {
+			call("before")
+		}
+		held := balance(t, first, sub, n).Lots[0].Leased
+		if held < 4 {
+			t.Fatalf("%d units are leased", held)
+		}
+		both.other.Store(&second)
+		for _, told := range []bool{false, true} { // the report that meets the empty store may come first
+			n.Suspect(told)
+			if err := n.Announce(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			call("emptied")
+		}
+		apply(t, second, g)
+		n.Suspect(false)
+		if err := n.Announce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		call("rebuilt")
+		if l := balance(t, second, sub, n).Lots[0]; l.Used != 6 || l.Used+l.Leased > 3+held {
+			t.Fatalf("after the rebuild: %+v, with %d leased before", l, held)
+		}
+	})
+
 	t.Run("an idle node tells an emptied store what it used", func(t *testing.T) {
 		// Two stores: the second is the first one, emptied.
 		first, second, sub := b.Open(t, nil), b.Open(t, nil), subscription(t)
