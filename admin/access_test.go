@@ -152,6 +152,7 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "GET", path: "/api-keys/{x}/policy", prepare: newKey, after: func(id string) { h.ok(h.DeleteAPIKey(t.Context(), id)) }, want: "2 403 403 2 404"},
 			{method: "PUT", path: "/api-keys/{x}/policy", body: fixed(map[string]any{}), prepare: newKey, after: func(id string) { h.ok(h.DeleteAPIKey(t.Context(), id)) }, want: "2 403 403 2 404"},
 			{method: "GET", path: "/reconciliation", want: "2 403 403 403 403"},
+			{method: "GET", path: "/reconciliation/" + sub, want: "2 403 403 403 403"},
 			{method: "GET", path: "/quota/store", want: "2 403 403 403 403"},
 			{method: "POST", path: "/quota/rebuild", body: fixed(map[string]any{"dry_run": false}), want: "2 403 403 403 403"},
 

@@ -205,5 +205,21 @@ func (s *Server) registerUsage() {
 			return reply(r), nil
 		})
 
+	handle(s, route{method: http.MethodGet, path: "/reconciliation/{id}", id: "explain-reconciliation", tag: tag, summary: "Name the calls and lots behind the drift of one subscription", roles: operatorOnly},
+		func(ctx context.Context, a Actor, in *ByID) (*body[Explanation], error) {
+			if _, err := s.subscriptionFor(ctx, a, in.ID); err != nil {
+				return nil, err
+			}
+			if s.deps.Reconciler == nil {
+				return nil, ErrUnavailable
+			}
+			x, err := s.deps.Reconciler.Explain(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			x.Journals, x.Missing, x.Unknown, x.Different, x.Lots = orEmpty(x.Journals), orEmpty(x.Missing), orEmpty(x.Unknown), orEmpty(x.Different), orEmpty(x.Lots)
+			return reply(x), nil
+		})
+
 	s.registerQuotaStore(tag)
 }

@@ -84,6 +84,48 @@ type LastUsedReader interface {
 // Reconciler compares the journal, the quota store and the usage store.
 type Reconciler interface {
 	Reconcile(ctx context.Context) (Reconciliation, error)
+	// Explain names the calls and lots behind a subscription's drift.
+	Explain(ctx context.Context, subscription string) (Explanation, error)
+}
+
+// Explanation names what is behind the drift of one subscription, call by call
+// as far back as the journal reaches, and lot by lot.
+type Explanation struct {
+	Subscription string             `json:"subscription_id"`
+	AsOf         time.Time          `json:"as_of"`
+	Journals     []ExplainedJournal `json:"journals" doc:"The journals that were read: that of this process, if it is a gateway as well. Ask tollgate journal inspect on the hosts of the others."`
+	Waiting      int64              `json:"waiting" doc:"Records on their way to the usage store: no drift."`
+	Missing      []ExplainedCall    `json:"missing" doc:"Calls in the journal without a usage row, though it was shipped."`
+	Unknown      []ExplainedCall    `json:"unknown" doc:"Usage rows of the journal's node and time without a record in it."`
+	Different    []ExplainedCall    `json:"different" doc:"Calls whose record and row say different charges."`
+	Lots         []ExplainedLot     `json:"lots" doc:"What each lot says was used of it, and what all calls say it paid."`
+	Truncated    bool               `json:"truncated" doc:"There is more than was read or is shown."`
+}
+
+// ExplainedJournal is a journal that was compared.
+type ExplainedJournal struct {
+	Node    string    `json:"node"`
+	From    time.Time `json:"from" doc:"Admission of the oldest record it still holds; what is older can only be told from its lot."`
+	To      time.Time `json:"to"`
+	Records int64     `json:"records" doc:"Of charged calls of the subscription."`
+}
+
+// ExplainedCall is a call on which journal and usage store do not agree.
+type ExplainedCall struct {
+	RequestID string           `json:"request_id"`
+	Time      time.Time        `json:"time"`
+	Node      string           `json:"node"`
+	Charged   map[string]int64 `json:"charged" doc:"What lots paid, by billing item; of the record where there is one."`
+	Row       map[string]int64 `json:"row,omitempty" doc:"What the row says instead."`
+}
+
+// ExplainedLot is one lot.
+type ExplainedLot struct {
+	Lot   string     `json:"lot_id"`
+	Unit  usage.Unit `json:"unit"`
+	Quota int64      `json:"quota" doc:"Used, by the quota store."`
+	Calls int64      `json:"calls" doc:"Paid, by the rows of its calls and the records on their way."`
+	Drift int64      `json:"drift" doc:"The former minus the latter."`
 }
 
 // Reconciliation is the comparison of what was counted, per subscription and

@@ -210,6 +210,10 @@ func (rebuilder) Rebuild(_ context.Context, dry bool) (QuotaRebuild, error) {
 
 type reconciler struct{}
 
+func (reconciler) Explain(_ context.Context, subscription string) (Explanation, error) {
+	return Explanation{Subscription: subscription}, nil
+}
+
 func (reconciler) Reconcile(context.Context) (Reconciliation, error) {
 	return Reconciliation{
 		AsOf: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), Complete: true, Drift: 1,

@@ -65,19 +65,17 @@ func (r reconciler) compare(ctx context.Context, flush func() error, pending fun
 			return out, err
 		}
 	}
-	charged := make([]usage.Units, len(subs))
-	for i, s := range subs {
-		if charged[i], err = chargedRows(ctx, c.usage, s.ID); err != nil {
-			return out, err
-		}
+	charged, err := chargedRows(ctx, c.usage, c.app.now())
+	if err != nil {
+		return out, err
 	}
 	after, err := read()
 	if err != nil {
 		return out, err
 	}
 	for i, s := range subs {
-		low := lines(&before[i], usage.Units{}, charged[i], waiting[s.ID])
-		high := lines(&after[i], usage.Units{}, charged[i], waiting[s.ID])
+		low := lines(&before[i], usage.Units{}, charged[s.ID], waiting[s.ID])
+		high := lines(&after[i], usage.Units{}, charged[s.ID], waiting[s.ID])
 		for k, l := range high {
 			switch {
 			case k >= len(low) || l.Drift < 0: // less than the journal even afterwards
@@ -95,31 +93,35 @@ func (r reconciler) compare(ctx context.Context, flush func() error, pending fun
 
 // pending sums the charges of records that are journalled and not shipped yet.
 func (n *node) pending(ctx context.Context) (map[string]usage.Units, error) {
+	sums := make(map[string]usage.Units)
+	err := n.eachPending(ctx, func(rec *usage.Record) { addCharges(sums, rec) })
+	return sums, err
+}
+
+// eachPending calls f with each final record of a charged call that is
+// journalled and not shipped yet. f must not keep it.
+func (n *node) eachPending(ctx context.Context, f func(*usage.Record)) error {
 	cursor, err := n.journal.Consumer(consumerUsage)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	sums := make(map[string]usage.Units)
 	reader := n.journal.Reader(cursor.Acked())
 	defer func() { _ = reader.Close() }()
 	var rec usage.Record
 	for ctx.Err() == nil {
 		entry, ok, err := reader.TryNext()
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return sums, nil
+		if err != nil || !ok {
+			return err
 		}
 		if entry.Kind != journal.KindUsage {
 			continue
 		}
 		if err := usage.DecodeRecord(entry.Payload, &rec); err != nil {
-			return nil, err
+			return err
 		}
 		if rec.Has(usage.Counted) && !rec.Has(usage.Provisional) {
-			addCharges(sums, &rec)
+			f(&rec)
 		}
 	}
-	return nil, ctx.Err()
+	return ctx.Err()
 }

@@ -248,22 +248,18 @@ func compareOffline(ctx context.Context, store quotaStore, rows usageStore, tall
 	if err != nil {
 		return out, err
 	}
-	// Use of subscriptions that the quota store has never heard of is drift.
-	others, err := rows.Query(ctx, metering.QueryInput{From: time.UnixMilli(0), To: time.Now().Add(24 * time.Hour), GroupBy: metering.GroupSubscription})
+	charged, err := chargedRows(ctx, rows, time.Now())
 	if err != nil {
-		return out, fmt.Errorf("usage by subscription: %w", err)
+		return out, err
 	}
-	for _, r := range others.Rows {
-		if r.Key != "" && !slices.ContainsFunc(balances, func(b lot.Balance) bool { return b.Subscription == r.Key }) {
-			balances = append(balances, lot.Balance{Subscription: r.Key})
+	// Use of subscriptions that the quota store has never heard of is drift.
+	for id := range charged {
+		if id != "" && !slices.ContainsFunc(balances, func(b lot.Balance) bool { return b.Subscription == id }) {
+			balances = append(balances, lot.Balance{Subscription: id})
 		}
 	}
 	for _, b := range balances {
-		charged, err := chargedRows(ctx, rows, b.Subscription)
-		if err != nil {
-			return out, err
-		}
-		all := lines(&b, unsettled[b.Subscription], charged, pending[b.Subscription])
+		all := lines(&b, unsettled[b.Subscription], charged[b.Subscription], pending[b.Subscription])
 		for i := range all {
 			lack(&all[i], missing[b.Subscription][all[i].Unit])
 		}
@@ -289,16 +285,18 @@ func lack(l *admin.ReconciliationLine, n int64) {
 	}
 }
 
-// chargedRows sums what the usage rows of a subscription say lots paid.
-func chargedRows(ctx context.Context, rows usageStore, subscription string) (usage.Units, error) {
-	res, err := rows.Query(ctx, metering.QueryInput{
-		From: time.UnixMilli(0), To: time.Now().Add(24 * time.Hour),
-		Filter: metering.Filter{Subscriptions: []string{subscription}},
-	})
+// chargedRows sums, by subscription, what the usage rows say lots paid. It is
+// one question: rows are summed up per day already.
+func chargedRows(ctx context.Context, rows usageStore, now time.Time) (map[string]usage.Units, error) {
+	res, err := rows.Query(ctx, metering.QueryInput{From: time.UnixMilli(0), To: now.Add(24 * time.Hour), GroupBy: metering.GroupSubscription})
 	if err != nil {
-		return usage.Units{}, fmt.Errorf("usage of %s: %w", subscription, err)
+		return nil, fmt.Errorf("sum up the usage rows: %w", err)
 	}
-	return res.Total.Charged, nil
+	out := make(map[string]usage.Units, len(res.Rows))
+	for i := range res.Rows {
+		out[res.Rows[i].Key] = res.Rows[i].Charged
+	}
+	return out, nil
 }
 
 // lines compares one subscription: what the quota store counts, with what it
