@@ -123,7 +123,7 @@ func (c *call) authenticateApp(p *product, body func() ([]byte, refusal)) (princ
 	case !c.g.cfg.PlainAppCode && !c.secure():
 		return principal{}, refusal{reason: ReasonAppCodeNeedsHTTPS}
 	}
-	a := c.table.appCodes[c.g.hashes(c.table).sum(code)]
+	a := c.table.findCode(c.g.hashes(c.table), code)
 	if a == nil {
 		return principal{}, refusal{reason: ReasonBadAppCode}
 	}

@@ -36,7 +36,7 @@ func (c *call) wholeBody() wholeBody {
 }
 
 // Read implements io.Reader.
-func (b wholeBody) Read(p []byte) (int, error) {
+func (b *wholeBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err == io.EOF && b.w != nil && b.w.ended {
 		err = io.ErrUnexpectedEOF
@@ -104,7 +104,8 @@ func (c *call) readBody(limit int64) ([]byte, refusal) {
 		c.bodyBuf = make([]byte, 0, n+1)
 	}
 	var err error
-	c.bodyBuf, err = readAll(c.bodyBuf[:0], c.wholeBody(), limit)
+	c.whole = c.wholeBody()
+	c.bodyBuf, err = readAll(c.bodyBuf[:0], &c.whole, limit)
 	switch {
 	case err == errTooLarge:
 		return nil, refusal{reason: ReasonBodyTooLarge}

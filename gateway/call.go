@@ -27,6 +27,7 @@ type call struct {
 	rec usage.Record
 
 	// Reused from call to call.
+	model   string   // of the call before: most name the same
 	fields  []field  // of the request's header, as it came
 	listed  [][]byte // fields that Connection names
 	head    []byte   // of the upstream request
@@ -58,7 +59,8 @@ type callState struct {
 	plain       []byte     // the body before it was edited for a product
 	body        []byte     // whole request body, once bodyRead
 	bodyRead    bool
-	decoded     bool // body was unpacked
+	whole       wholeBody // while the body is read
+	decoded     bool      // body was unpacked
 	upload      upload
 	upgrade     bool     // to a WebSocket
 	keyHash     [32]byte // of the API key, for sessions that outlive a directory

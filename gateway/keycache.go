@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// keyCache remembers which API key a text was, so that a call costs two fast
-// keyed hashes, some 30 ns, in place of the HMAC with the pepper.
+// keyCache remembers which API key, or AppCode, a text was, so that a call costs
+// two fast keyed hashes, some 30 ns, in place of the HMAC with the pepper.
 //
 // It holds no key: an entry is 128 bits of two maphashes of the text, each under
 // a random seed of its own that never leaves the process. Who wants to be taken
@@ -16,15 +16,15 @@ import (
 // remembered, so that calls with invented ones displace nothing. The cache
 // belongs to one directory table and is gone with it: a revoked key is not found
 // in the next.
-type keyCache struct {
+type keyCache[T any] struct {
 	seeds [2]maphash.Seed
-	slots []atomic.Pointer[cachedKey] // a power of two
+	slots []atomic.Pointer[cachedKey[T]] // a power of two
 }
 
 // cachedKey is never changed once it is stored.
-type cachedKey struct {
+type cachedKey[T any] struct {
 	sum [2]uint64
-	key *apiKey
+	key *T
 }
 
 // maxCachedKeys bounds the slots: 512 KiB of pointers, and 24 bytes for each
@@ -32,25 +32,35 @@ type cachedKey struct {
 const maxCachedKeys = 1 << 16
 
 // newKeyCache returns a cache for so many keys.
-func newKeyCache(keys int) *keyCache {
+func newKeyCache[T any](keys int) *keyCache[T] {
 	n := 64
 	for n < 2*keys && n < maxCachedKeys {
 		n *= 2
 	}
-	return &keyCache{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, slots: make([]atomic.Pointer[cachedKey], n)}
+	return &keyCache[T]{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, slots: make([]atomic.Pointer[cachedKey[T]], n)}
 }
 
-// findKey returns the API key whose text it is given, nil when there is none.
-func (t *directoryTable) findKey(h *hasher, text []byte) *apiKey {
-	c := t.keyCache
+// find returns what the text stands for, nil when it is nothing; known holds it
+// by its HMAC.
+func (c *keyCache[T]) find(h *hasher, text []byte, known map[[32]byte]*T) *T {
 	sum := [2]uint64{maphash.Bytes(c.seeds[0], text), maphash.Bytes(c.seeds[1], text)}
 	slot := &c.slots[sum[0]&uint64(len(c.slots)-1)]
 	if e := slot.Load(); e != nil && (e.sum[0]^sum[0])|(e.sum[1]^sum[1]) == 0 {
 		return e.key
 	}
-	k := t.apiKeys[h.sum(text)]
+	k := known[h.sum(text)]
 	if k != nil {
-		slot.Store(&cachedKey{sum: sum, key: k})
+		slot.Store(&cachedKey[T]{sum: sum, key: k})
 	}
 	return k
+}
+
+// findKey returns the API key whose text it is given, nil when there is none.
+func (t *directoryTable) findKey(h *hasher, text []byte) *apiKey {
+	return t.keyCache.find(h, text, t.apiKeys)
+}
+
+// findCode returns the AppCode whose text it is given, nil when there is none.
+func (t *directoryTable) findCode(h *hasher, text []byte) *appCode {
+	return t.codeCache.find(h, text, t.appCodes)
 }

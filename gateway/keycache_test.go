@@ -11,7 +11,7 @@ import (
 // keyTable is a directory with n API keys.
 func keyTable(n int) (*directoryTable, *hasher) {
 	h := newHasher([]byte("pepper"))
-	t := &directoryTable{apiKeys: make(map[[32]byte]*apiKey), keyCache: newKeyCache(n)}
+	t := &directoryTable{apiKeys: make(map[[32]byte]*apiKey), keyCache: newKeyCache[apiKey](n)}
 	for i := range n {
 		t.apiKeys[h.sum(keyText(i))] = &apiKey{id: fmt.Sprint(i)}
 	}
@@ -26,7 +26,7 @@ func TestKeyCache(t *testing.T) {
 	t.Parallel()
 	const n = 500
 	table, h := keyTable(n)
-	table.keyCache = newKeyCache(0) // 64 slots: they displace each other
+	table.keyCache = newKeyCache[apiKey](0) // 64 slots: they displace each other
 	for range 3 {
 		for i := range n {
 			for range 2 {
@@ -51,6 +51,24 @@ func TestKeyCache(t *testing.T) {
 	}
 }
 
+// TestFindCode: AppCodes are remembered like keys, apart from them.
+func TestFindCode(t *testing.T) {
+	t.Parallel()
+	table, h := keyTable(1)
+	table.appCodes, table.codeCache = map[[32]byte]*appCode{h.sum([]byte("code")): {id: "C"}}, newKeyCache[appCode](1)
+	for range 2 {
+		if a := table.findCode(h, []byte("code")); a == nil || a.id != "C" {
+			t.Fatalf("the code is taken for %v", a)
+		}
+		if a := table.findCode(h, keyText(0)); a != nil {
+			t.Fatalf("an API key is taken for code %s", a.id)
+		}
+		if k := table.findKey(h, []byte("code")); k != nil {
+			t.Fatalf("a code is taken for key %s", k.id)
+		}
+	}
+}
+
 // TestKeyCacheHoldsNoKey: neither the text nor its bare hash lies in the cache,
 // and invented keys displace nothing.
 func TestKeyCacheHoldsNoKey(t *testing.T) {
@@ -59,7 +77,7 @@ func TestKeyCacheHoldsNoKey(t *testing.T) {
 	other, _ := keyTable(1)
 	table.findKey(h, keyText(0))
 	other.findKey(h, keyText(0))
-	entry := func(t *directoryTable) (e *cachedKey) {
+	entry := func(t *directoryTable) (e *cachedKey[apiKey]) {
 		for i := range t.keyCache.slots {
 			if p := t.keyCache.slots[i].Load(); p != nil {
 				e = p

@@ -164,7 +164,8 @@ func (c *call) limit(claims []limit.Claim, tokens int64) refusal {
 	if ref.Kind == limit.KindNone {
 		return refusal{}
 	}
-	return refusal{reason: limitReasons[ref.Kind], detail: limitText(ref, c.llm), limited: &ref}
+	refused := ref // what is pointed to is allocated, and most calls are not refused
+	return refusal{reason: limitReasons[ref.Kind], detail: limitText(ref, c.llm), limited: &refused}
 }
 
 var limitReasons = [...]Reason{

@@ -186,7 +186,7 @@ func (c *call) readPayload() refusal {
 		}
 		c.body, c.decoded = plain, true
 	}
-	pay, param, err := parsePayload(c.body, c.family)
+	pay, param, err := parsePayloadOf(c.body, c.family, c.model)
 	if err == nil && c.family.takesStreamOptions() {
 		param, err = c.checkProfile(pay.model)
 	}
@@ -197,9 +197,14 @@ func (c *call) readPayload() refusal {
 		}
 		return refusal{reason: ReasonBadRequest, detail: detail, param: param} // LLM-27
 	}
-	c.pay = pay
+	if c.pay = pay; len(pay.model) <= maxKnownModel {
+		c.model = pay.model
+	}
 	return refusal{}
 }
+
+// maxKnownModel bounds the model's name that is kept for the next call.
+const maxKnownModel = 64
 
 // unknownModel is the refusal of a model the key cannot call.
 func unknownModel(name string) refusal {

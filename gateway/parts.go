@@ -79,7 +79,8 @@ func (c *call) takeParts() refusal {
 	if !c.ctx.Request.IsBodyStream() {
 		return refusal{reason: ReasonBadRequest, detail: multipart.ErrForm.Error()}
 	}
-	c.spool = &spool{scan: multipart.New(boundary, fieldModel), rest: c.wholeBody()}
+	c.whole = c.wholeBody()
+	c.spool = &spool{scan: multipart.New(boundary, fieldModel), rest: &c.whole}
 	if ref := c.fillSpool(limit); ref.reason != ReasonNone {
 		return ref
 	}

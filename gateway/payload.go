@@ -13,6 +13,7 @@ import (
 // payload is what the gateway reads of an LLM request's JSON body.
 type payload struct {
 	model      string // as the client named it
+	known      string // a name it may have
 	stream     bool
 	wantsUsage bool  // the client asked for stream_options.include_usage itself
 	maxOutput  int64 // max_tokens and its successors; 0: not given
@@ -69,6 +70,13 @@ func payloadKey(key string) (index int, exact bool) {
 
 // parsePayload reads the top level of body. param names the faulty parameter.
 func parsePayload(body []byte, f family) (p payload, param string, err error) {
+	return parsePayloadOf(body, f, "")
+}
+
+// parsePayloadOf is parsePayload where the model is likely known: its name is
+// not copied then.
+func parsePayloadOf(body []byte, f family, known string) (p payload, param string, err error) {
+	p.known = known
 	p.choices = 1
 	seen := 0
 	valid := members(body, func(raw []byte, from, to int) bool {
@@ -127,7 +135,9 @@ func (p *payload) take(key int, value gjson.Result) error {
 		if value.Type != gjson.String || value.Str == "" {
 			return errModel
 		}
-		p.model = strings.Clone(value.Str)
+		if p.model = p.known; value.Str != p.known {
+			p.model = strings.Clone(value.Str)
+		}
 		p.model0, p.model1 = value.Index, value.Index+len(value.Raw)
 	case keyStream: // LLM-12
 		if value.Type != gjson.True && value.Type != gjson.False && !null {

@@ -28,11 +28,12 @@ type directoryTable struct {
 	hosts    bool                // some product is tied to a host
 	products map[string]*product
 
-	accounts map[string]*account
-	apiKeys  map[[32]byte]*apiKey
-	keyCache *keyCache // of apiKeys
-	appKeys  map[string]*appKey
-	appCodes map[[32]byte]*appCode
+	accounts  map[string]*account
+	apiKeys   map[[32]byte]*apiKey
+	keyCache  *keyCache[apiKey]  // of apiKeys
+	codeCache *keyCache[appCode] // of appCodes
+	appKeys   map[string]*appKey
+	appCodes  map[[32]byte]*appCode
 }
 
 // product is a product as the hot path needs it.
@@ -162,7 +163,7 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		products: make(map[string]*product, len(s.Products)),
 		accounts: make(map[string]*account),
 		apiKeys:  make(map[[32]byte]*apiKey, len(s.APIKeys)),
-		keyCache: newKeyCache(len(s.APIKeys)),
+		keyCache: newKeyCache[apiKey](len(s.APIKeys)), codeCache: newKeyCache[appCode](len(s.AppCodes)),
 		appKeys:  make(map[string]*appKey, len(s.AppKeys)),
 		appCodes: make(map[[32]byte]*appCode, len(s.AppCodes)),
 	}

@@ -42,7 +42,7 @@ func (c *Command) Run(ctx context.Context, k *kong.Context) error {
 
 // quickBudget is when --quick begins no further round; what is under way then
 // and the end of the processes fit into 50 seconds.
-const quickBudget = 36 * time.Second
+const quickBudget = 30 * time.Second
 
 func (c *Command) plan() (plan, error) {
 	p := plan{rounds: 7, warmup: 500 * time.Millisecond, duration: 2 * time.Second, connections: c.Connections, streams: c.Streams, rate: c.Rate, streamRounds: 5}
