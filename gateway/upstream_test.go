@@ -295,6 +295,7 @@ func TestBadAnswers(t *testing.T) {
 // the answer to the next request.
 func TestUnaskedBytes(t *testing.T) {
 	t.Parallel()
+	sent := make(chan struct{}, 16)
 	f := startAt(t, upstreamOf(t, func(p *peer) {
 		for i := 0; ; i++ {
 			if _, _, err := p.request(); err != nil {
@@ -302,13 +303,15 @@ func TestUnaskedBytes(t *testing.T) {
 			}
 			p.say("HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
 			p.say("HTTP/1.1 200 OK\nContent-Length: 6\n\npoison")
+			sent <- struct{}{}
 		}
 	}), nil)
 	for range 5 {
 		if r := f.do("GET", "/demo/weather", "", "X-Apig-AppCode", appCode); r.StatusCode != 200 || r.body != "ok" {
 			t.Errorf("%d %q", r.StatusCode, r.body)
 		}
-		idle(t, 3*time.Millisecond)
+		<-sent
+		idle(t, 3*time.Millisecond) // beyond which a connection is looked at before it is used
 	}
 }
 
