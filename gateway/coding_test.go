@@ -238,7 +238,7 @@ func TestLongPlainAnswer(t *testing.T) {
 				if name == "none" || coding == "unknown" {
 					want = 0
 				}
-				if rec := f.record(0); rec.Units[usage.Token] != want || (rec.Basis == usage.BasisUpstream) != (want > 0) {
+				if rec := f.record(0); rec.Charged(usage.Token) != want || (rec.Basis == usage.BasisUpstream) != (want > 0) {
 					t.Errorf("%s %q buffer %d: %+v", name, coding, buffer, rec)
 				}
 			}

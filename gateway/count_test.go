@@ -183,7 +183,7 @@ func TestEveryStatusBefore(t *testing.T) {
 
 // TestCountedTokens: LLM-37. Where the upstream reports nothing and the seller
 // bills estimates, the model's own encoding counts what was relayed, reasoning
-// included; with another's it is an estimate, and without the setting unknown.
+// included; with another's it is an estimate, and without the setting it is told and not charged.
 func TestCountedTokens(t *testing.T) {
 	t.Parallel()
 	whole := `{"choices":[{"message":{"content":"tiktoken is great!","reasoning_content":"2 + 2 = 4"}}]}`
@@ -202,8 +202,10 @@ func TestCountedTokens(t *testing.T) {
 		{"gpt-4o", true, whole, usage.BasisCounted, 13},
 		{"gpt-4o", true, stream, usage.BasisCounted, 13},
 		{"demo-chat", true, stream, usage.BasisEstimated, 13},
-		{"gpt-4o", false, whole, usage.BasisFloor, 0},
-		{"gpt-4o", false, stream, usage.BasisFloor, 0},
+		// Not billed: told all the same. Of a stream the text is one piece.
+		{"gpt-4o", false, whole, usage.BasisCounted, 13},
+		{"gpt-4o", false, stream, usage.BasisCounted, 13},
+		{"demo-chat", false, stream, usage.BasisEstimated, 13},
 	} {
 		kind, body := "application/json", `{"model":"`+tt.model+`","messages":[{"role":"user","content":"2 + 2 = 4"}]}`
 		if tt.reply == stream {
@@ -216,7 +218,7 @@ func TestCountedTokens(t *testing.T) {
 		r := f.do("POST", "/v1/chat/completions", body, "Authorization", "Bearer "+tokenKey)
 		rec := f.record(0)
 		in, out := rec.Units[usage.InputToken], rec.Units[usage.OutputToken]
-		if r.StatusCode != 200 || rec.Basis != tt.basis || out != tt.output || tt.bill && (in != 1+7+3+3 || rec.Reasoning != 7) || rec.Units[usage.Token] != in+out || rec.Charged(usage.Token) != in+out {
+		if r.StatusCode != 200 || rec.Basis != tt.basis || out != tt.output || tt.bill && (in != 1+7+3+3 || rec.Reasoning != 7) || rec.Units[usage.Token] != in+out || tt.bill != (rec.Charged(usage.Token) == in+out) || !tt.bill && rec.Charged(usage.Token) != 0 || tt.bill == rec.Has(usage.Unbilled) {
 			t.Errorf("%s, billed %v: %d, %v reasoning %d by %s", tt.model, tt.bill, r.StatusCode, rec.Units, rec.Reasoning, rec.Basis)
 		}
 	}

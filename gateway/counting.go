@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -22,9 +23,23 @@ func (c *call) counts() bool {
 	return c.makes && (c.product.BillEstimates || c.product.OnDisconnect == onDisconnectCancel) && metersTokens(c.sub.Units)
 }
 
-// countEvent counts the text of one event, or of a whole answer.
+// countAnswer counts the text of a whole answer.
 func (c *call) countAnswer(data []byte) {
-	if c.usage.found || !c.counts() {
+	if c.makes && slices.ContainsFunc(c.sub.Units, tokenUnit) {
+		c.countText(data)
+	}
+}
+
+// countEvent counts the text of one event. Where nobody is billed by it, running
+// keeps a sample: to count each event would cost more than to relay it.
+func (c *call) countEvent(data []byte) {
+	if c.counts() {
+		c.countText(data)
+	}
+}
+
+func (c *call) countText(data []byte) {
+	if c.usage.found {
 		return
 	}
 	if c.text == nil {
@@ -42,6 +57,30 @@ func (c *call) countAnswer(data []byte) {
 	})
 }
 
+// sampleSize bounds the text, of the prompt and of the answer, that is counted
+// of a call nobody is billed for; the rest is taken to be like it.
+const sampleSize = 16 << 10
+
+// tellTokens fills in what was counted where nobody is billed for it: the
+// record tells it, and the call is not charged (LLM-37). Of a stream the sample
+// is counted that was kept on its way.
+func (c *call) tellTokens() {
+	run := &c.stream.run
+	if c.text == nil && run.bytes == 0 && c.family != familyEmbeddings && c.family != familyRerank {
+		return // what was answered was not read: too long, or in a coding that is not known
+	}
+	if c.text == nil && run.bytes > 0 {
+		c.text = &textCount{}
+		e, _ := bpe.For(c.pay.model)
+		c.text.answer.Begin(e)
+		c.text.reasoning.Begin(e)
+		c.text.answer.Add(gjson.Parse(`"` + string(run.sample) + `"`).Str)
+		c.text.answer.Skip(run.bytes - int64(len(run.sample)))
+	}
+	c.rec.Basis = c.countTokens()
+	c.rec.Flags |= usage.Unbilled
+}
+
 // countTokens fills in what was counted of the prompt and of what was relayed.
 // It returns counted where the model's own encoding took all of the output, and
 // estimated otherwise: another encoding, or more text than is looked at.
@@ -51,7 +90,16 @@ func (c *call) countTokens() usage.Basis {
 	prompt.Begin(enc)
 	messages := int64(0)
 	if c.bodyRead && len(c.body) > 0 {
-		messages = promptTexts(c.body, prompt.Add)
+		left := len(c.body)
+		if !c.counts() {
+			left = sampleSize
+		}
+		messages = promptTexts(c.body, func(text string) {
+			n := min(len(text), left)
+			left -= n
+			prompt.Add(text[:n])
+			prompt.Skip(int64(len(text) - n))
+		})
 	}
 	in, wholeIn := prompt.Total()
 	if messages > 0 {

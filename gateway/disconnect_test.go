@@ -161,7 +161,7 @@ func TestDrainLimits(t *testing.T) {
 			_ = w.Conn.(*net.TCPConn).SetLinger(0)
 			_ = w.Close()
 		}
-		if rec := f.record(0); !rec.Has(usage.ClientGone|usage.Incomplete) || rec.Units[usage.Token] != 0 {
+		if rec := f.record(0); !rec.Has(usage.ClientGone|usage.Incomplete) || rec.Charged(usage.Token) != 0 {
 			t.Errorf("one was to be cut off: %+v", rec)
 		}
 		if rec := f.record(1); !rec.Has(usage.ClientGone) || rec.Has(usage.Incomplete) || rec.Units[usage.Token] != 46 {

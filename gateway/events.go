@@ -247,7 +247,7 @@ func (r *relay) dispatch() (drop bool, err error) {
 			drop = true
 		}
 	}
-	c.countAnswer(data)
+	c.countEvent(data)
 	c.measureEvent(data)
 	if last := c.family.last(); last != nil && slices.Contains(last, gjson.GetBytes(data, "type").Str) {
 		r.done = true

@@ -174,7 +174,7 @@ func (h *hold) Settle(rec *usage.Record) error {
 		return h.l.settleErr
 	}
 	for _, u := range h.units {
-		n := rec.Units[u]
+		n := rec.Billable(u)
 		rec.Charges = append(rec.Charges, usage.Charge{Lot: "LOT", Unit: u, Amount: n})
 		if u != usage.Call {
 			h.l.left[h.sub] -= n

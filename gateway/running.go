@@ -19,10 +19,11 @@ type running struct {
 	records bool // provisional records are due
 	grows   bool // the call is charged by tokens: they are counted, and the hold grows with them
 
-	prompt int64 // estimate of the prompt's tokens
-	chunks int64 // events with generated text
-	bytes  int64 // of generated text
-	tokens int64 // counted by Deps.Tokens
+	prompt int64  // estimate of the prompt's tokens
+	chunks int64  // events with generated text
+	bytes  int64  // of generated text
+	tokens int64  // counted by Deps.Tokens
+	sample []byte // beginning of the text, escapes as they stand, until the upstream has told its usage
 
 	asked bool        // held is known
 	held  usage.Units // units the hold has
@@ -102,6 +103,9 @@ func (run *running) count(c *call, data []byte) bool {
 			}
 			found = true
 			run.bytes += int64(len(text))
+			if !c.usage.found && len(run.sample)+len(text) <= sampleSize {
+				run.sample = append(run.sample, text...)
+			}
 			if c.g.tokens != nil {
 				run.tokens += c.g.tokens.Count(c.pay.model, text)
 			}

@@ -122,8 +122,9 @@ func TestDryStreamOfOtherFamilies(t *testing.T) {
 		f := startAt(t, sse(t, events, nil), func(c *gateway.Config, _ *directory.Snapshot) { c.HoldDefault, c.HoldSlice = 1, 1 })
 		f.left["S-TOKEN"] = 1 << 20
 		f.do("POST", tt.path, tt.body, "Authorization", "Bearer "+tokenKey)
-		prompt := f.record(0).Units[usage.InputToken]
-		if prompt == 0 { // no usage came: the whole stream is a floor; tell the prompt by its size
+		first := f.record(0)
+		prompt := first.Units[usage.InputToken]
+		if first.Has(usage.Unbilled) { // no usage came: while a stream runs, the prompt is told by its size
 			n := len(tt.body)
 			if tt.name == "completions" {
 				n += len(`"stream_options":{"include_usage":true},`)

@@ -287,7 +287,7 @@ func (s *session) look(event []byte) refusal {
 		}
 	default:
 		if s.answering {
-			c.countAnswer(event)
+			c.countEvent(event)
 		}
 	}
 	return refusal{}

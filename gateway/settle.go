@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -96,10 +97,13 @@ func (c *call) settle() error {
 	case c.product.BillEstimates:
 		c.rec.Basis = c.countTokens()
 	default:
-		// LLM-37: the call is counted, its tokens are not known.
+		// LLM-37: the call is counted, its tokens are not known as a fact.
 		c.rec.Basis = usage.BasisFloor
 	}
 	c.measure()
+	if c.rec.Basis == usage.BasisFloor && c.makes && !c.usage.found && c.rec.Units == (usage.Units{usage.Call: 1}) && slices.ContainsFunc(c.sub.Units, tokenUnit) {
+		c.tellTokens()
+	}
 	if err := c.charge(); err != nil {
 		c.g.metrics.failures.Inc()
 		c.g.log.Error("record a call", "request_id", c.idString(), "subscription", c.sub.ID, "error", err)

@@ -242,14 +242,14 @@ func TestUpstreamQuirks(t *testing.T) {
 		{"force_usage", 46, usage.BasisUpstream, false},
 		{"nested_usage", 46, usage.BasisUpstream, false},
 		{"keepalive,crlf,nospace", 46, usage.BasisUpstream, false},
-		{"null_usage", 0, usage.BasisFloor, false},
+		{"null_usage", 0, usage.BasisEstimated, false},
 		{"no_done", 46, usage.BasisUpstream, true},
-		{"error_midstream", 0, usage.BasisFloor, true},
+		{"error_midstream", 0, usage.BasisEstimated, true},
 	} {
 		r := f.do("POST", "/v1/chat/completions", helloStream, "Authorization", "Bearer "+tokenKey, "X-Mock-Quirk", tt.quirk)
 		rec := f.record(n)
 		n++
-		if r.StatusCode != 200 || rec.Units[usage.Token] != tt.total || rec.Basis != tt.basis || rec.Has(usage.Incomplete) != tt.incomplete || !rec.Has(usage.Counted|usage.Streamed) {
+		if r.StatusCode != 200 || rec.Charged(usage.Token) != tt.total || rec.Basis != tt.basis || rec.Has(usage.Incomplete) != tt.incomplete || !rec.Has(usage.Counted|usage.Streamed) {
 			t.Errorf("%s: %d %+v", tt.quirk, r.StatusCode, rec)
 		}
 		if strings.Contains(r.body, `"choices":[],"usage":{`) {
@@ -260,7 +260,7 @@ func TestUpstreamQuirks(t *testing.T) {
 			r := f.do("POST", "/v1/chat/completions", hello, "Authorization", "Bearer "+tokenKey, "X-Mock-Quirk", strings.TrimSuffix(tt.quirk, ",null_tokens"))
 			rec := f.record(n)
 			n++
-			if r.StatusCode != 200 || rec.Units[usage.Token] != tt.total || rec.Basis != tt.basis {
+			if r.StatusCode != 200 || rec.Charged(usage.Token) != tt.total || rec.Basis != tt.basis {
 				t.Errorf("%s, not streamed: %d %+v", tt.quirk, r.StatusCode, rec)
 			}
 			want := fmt.Sprintf("token=%d;basis=%s", tt.total, tt.basis)
@@ -321,7 +321,7 @@ func TestEventShapes(t *testing.T) {
 					t.Errorf("%d %q\nwant %q", r.StatusCode, r.body, want)
 				}
 				rec := f.record(0)
-				if rec.Units[usage.Token] != tt.total || rec.Has(usage.Incomplete) != tt.incomplete {
+				if rec.Charged(usage.Token) != tt.total || rec.Has(usage.Incomplete) != tt.incomplete {
 					t.Errorf("%+v", rec)
 				}
 				if d := int64(len(r.body)) - rec.BytesOut; d < 0 || d > 3 { // line ends behind that of the last line follow the settlement

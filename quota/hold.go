@@ -261,7 +261,7 @@ func (h *Hold) takeLate(u usage.Unit, n int64) (got int64) {
 }
 
 // Settle charges what the call used: it fills rec.Charges and rec.Overrun from
-// rec.Units, has the record kept, and only then lets the counters see it. What
+// what of rec.Units is billable, has the record kept, and only then lets the counters see it. What
 // was held and not used goes back. What no lot can give is overrun.
 //
 // When the record cannot be kept, nothing is charged, the hold is released and
@@ -333,10 +333,10 @@ func (h *Hold) charge(rec *usage.Record, more bool) {
 	rec.Charges = rec.Charges[:0]
 	rec.Overrun = usage.Units{}
 	for u := range usage.NumUnits {
-		if !h.charges(u) || rec.Units[u] <= 0 {
+		if !h.charges(u) || rec.Billable(u) <= 0 {
 			continue
 		}
-		need := rec.Units[u]
+		need := rec.Billable(u)
 		if held := h.heldOf(u); more && held < need {
 			_, _ = h.more(u, need-held) // what is not to be had is overrun
 		}

@@ -162,6 +162,10 @@ func (c *Counter) Total() (n int64, whole bool) {
 	return n, c.skipped == 0
 }
 
+// Skip takes n bytes of text that are not looked at: they are taken to be like
+// the rest.
+func (c *Counter) Skip(n int64) { c.skipped += max(n, 0) }
+
 // Empty reports whether there was no text.
 func (c *Counter) Empty() bool { return c.counted == 0 && c.skipped == 0 && len(c.held) == 0 }
 

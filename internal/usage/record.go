@@ -72,6 +72,7 @@ const (
 	Debug                         // made by "debug API" (API-11)
 	ClientGone                    // the client left before the end
 	Provisional                   // written while the call still runs; superseded by a later record of the same request id
+	Unbilled                      // the token units are the gateway's own count: told, and not charged (LLM-37)
 )
 
 // Record is what is kept of one call (METER-13). One is written to the node's
@@ -122,6 +123,14 @@ type Record struct {
 
 // Has reports whether all of f are set.
 func (r *Record) Has(f Flags) bool { return r.Flags&f == f }
+
+// Billable returns the units of u that the call is to be charged.
+func (r *Record) Billable(u Unit) int64 {
+	if r.Flags&Unbilled != 0 && (u == Token || u == InputToken || u == OutputToken) {
+		return 0
+	}
+	return r.Units[u]
+}
 
 // Charged returns the units of u that lots paid for.
 func (r *Record) Charged(u Unit) int64 {
