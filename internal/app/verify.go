@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"tollgate/admin"
@@ -326,12 +325,7 @@ func lines(b *lot.Balance, unsettled, charged, pending usage.Units) []admin.Reco
 // verifyRunning asks the program that runs on the data folder.
 func verifyRunning(ctx context.Context, cfg config.Config) (admin.Reconciliation, error) {
 	var out admin.Reconciliation
-	base, token := "http://"+reachable(cfg.Admin.Listen), ""
-	if d, err := readDemo(filepath.Join(cfg.Data, demoFile)); err == nil && d.OperatorToken != "" {
-		base, token = d.AdminURL, d.OperatorToken
-	} else if text, err := os.ReadFile(filepath.Join(cfg.Data, operatorFile)); err == nil {
-		token = strings.TrimSpace(string(text))
-	}
+	base, token := Operator(cfg)
 	if token == "" {
 		return out, fmt.Errorf("a program is running on %s and there is no operator's token to ask it with: stop it, or ask %s/api/v1/reconciliation with your own", cfg.Data, base)
 	}

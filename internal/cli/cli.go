@@ -17,6 +17,7 @@ type commands struct {
 	Sign    Sign    `cmd:"" help:"Sign a request with an AppKey and AppSecret; prints a curl line or headers."`
 	Verify  Verify  `cmd:"" help:"Compare journal, quota store and usage store; exit code 1 on any difference."`
 	Journal Journal `cmd:"" help:"Read a gateway's journal."`
+	Report  Report  `cmd:"" help:"Write reports."`
 	Receipt Receipt `cmd:"" help:"Check receipts of calls."`
 	Config  Config  `cmd:"" help:"Check or print the configuration."`
 	Migrate Migrate `cmd:"" help:"Bring the SQL store to the schema of this binary; serve does it by itself."`
