@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
@@ -34,6 +35,24 @@ type Auth struct {
 	// signature is kept for the second it was made in, which costs the
 	// generator less.
 	Unique bool
+	// Spread, where it is above 0, has each call with an API key use one of so
+	// many by chance: the last SpreadDigits characters of Key are replaced by a
+	// number below it, zeros ahead.
+	Spread int64
+}
+
+// SpreadDigits is how many characters of a key [Auth.Spread] replaces.
+const SpreadDigits = 12
+
+// AppendSpread appends number n the way [Auth.Spread] writes it.
+func AppendSpread(dst []byte, n int64) []byte {
+	at := len(dst)
+	dst = append(dst, "000000000000"...)
+	for i := len(dst) - 1; i >= at; i-- {
+		dst[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return dst
 }
 
 // Scenario is one kind of call of a load.
@@ -74,6 +93,8 @@ type prepared struct {
 	addr string
 	base []byte // everything up to the credential
 	end  []byte // the empty line and the body
+
+	number int // where the number of a key of many stands in request
 
 	request []byte // the whole, for the second in signedAt
 	signed  int64  // unix second, or call number with Unique
@@ -124,6 +145,9 @@ func (s *Scenario) Validate() error {
 	default:
 		faults = append(faults, fmt.Errorf("auth %q is not known, use none, apikey, appcode or signature", s.Auth.Kind))
 	}
+	if s.Auth.Spread < 0 || s.Auth.Spread > 0 && (s.Auth.Kind != AuthAPIKey || len(s.Auth.Key) < SpreadDigits) {
+		faults = append(faults, fmt.Errorf("a spread must not be negative, and needs an API key that ends in %d digits", SpreadDigits))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("scenario %q: %w", s.Name, err)
 	}
@@ -163,6 +187,7 @@ func (s Scenario) prepare() (*prepared, error) {
 	case AuthAppCode:
 		b = append(b, "X-Apig-AppCode: "+s.Auth.Key+"\r\n"...)
 	}
+	p.number = len(b) - len("\r\n") - SpreadDigits
 	p.base, p.end = b, append([]byte("\r\n"), body...)
 	p.request = slices.Concat(p.base, p.end)
 	if s.Auth.Kind == AuthSignature {
@@ -209,6 +234,9 @@ func (s *Scenario) headers() []header {
 // render returns the bytes of one call: number n of the run, sent at now. They
 // are good until the next render.
 func (p *prepared) render(now time.Time, n int64) ([]byte, error) {
+	if p.Auth.Spread > 0 {
+		AppendSpread(p.request[:p.number], rand.Int64N(p.Auth.Spread))
+	}
 	if p.Auth.Kind != AuthSignature {
 		return p.request, nil
 	}

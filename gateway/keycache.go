@@ -27,9 +27,10 @@ type cachedKey[T any] struct {
 	key *T
 }
 
-// maxCachedKeys bounds the slots: 512 KiB of pointers, and 24 bytes for each
-// entry. Further keys displace each other and cost their HMAC now and then.
-const maxCachedKeys = 1 << 16
+// maxCachedKeys bounds the slots: 16 MiB of pointers for a million keys, which
+// take some hundred themselves, and 24 bytes for each that has called. Further
+// keys displace each other and cost their HMAC now and then.
+const maxCachedKeys = 1 << 21
 
 // newKeyCache returns a cache for so many keys.
 func newKeyCache[T any](keys int) *keyCache[T] {
@@ -40,27 +41,45 @@ func newKeyCache[T any](keys int) *keyCache[T] {
 	return &keyCache[T]{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, slots: make([]atomic.Pointer[cachedKey[T]], n)}
 }
 
-// find returns what the text stands for, nil when it is nothing; known holds it
-// by its HMAC.
-func (c *keyCache[T]) find(h *hasher, text []byte, known map[[32]byte]*T) *T {
-	sum := [2]uint64{maphash.Bytes(c.seeds[0], text), maphash.Bytes(c.seeds[1], text)}
-	slot := &c.slots[sum[0]&uint64(len(c.slots)-1)]
-	if e := slot.Load(); e != nil && (e.sum[0]^sum[0])|(e.sum[1]^sum[1]) == 0 {
-		return e.key
+// find returns what the text stands for where that is remembered, and what to
+// remember it by.
+func (c *keyCache[T]) find(text []byte) (known *T, sum [2]uint64) {
+	sum = [2]uint64{maphash.Bytes(c.seeds[0], text), maphash.Bytes(c.seeds[1], text)}
+	if e := c.slot(sum).Load(); e != nil && (e.sum[0]^sum[0])|(e.sum[1]^sum[1]) == 0 {
+		return e.key, sum
 	}
-	k := known[h.sum(text)]
-	if k != nil {
-		slot.Store(&cachedKey[T]{sum: sum, key: k})
-	}
-	return k
+	return nil, sum
+}
+
+func (c *keyCache[T]) slot(sum [2]uint64) *atomic.Pointer[cachedKey[T]] {
+	return &c.slots[sum[0]&uint64(len(c.slots)-1)]
+}
+
+// remember keeps k for the text that find made sum of.
+func (c *keyCache[T]) remember(sum [2]uint64, k *T) {
+	c.slot(sum).Store(&cachedKey[T]{sum: sum, key: k})
 }
 
 // findKey returns the API key whose text it is given, nil when there is none.
 func (t *directoryTable) findKey(h *hasher, text []byte) *apiKey {
-	return t.keyCache.find(h, text, t.apiKeys)
+	k, sum := t.keyCache.find(text)
+	if k != nil {
+		return k
+	}
+	if k = t.keyOf(h.sum(text)); k != nil {
+		t.keyCache.remember(sum, k)
+	}
+	return k
 }
 
 // findCode returns the AppCode whose text it is given, nil when there is none.
 func (t *directoryTable) findCode(h *hasher, text []byte) *appCode {
-	return t.codeCache.find(h, text, t.appCodes)
+	a, sum := t.codeCache.find(text)
+	if a != nil {
+		return a
+	}
+	if a = t.appCodes[h.sum(text)]; a != nil {
+		t.codeCache.remember(sum, a)
+	}
+	return a
 }

@@ -11,11 +11,17 @@ import (
 // keyTable is a directory with n API keys.
 func keyTable(n int) (*directoryTable, *hasher) {
 	h := newHasher([]byte("pepper"))
-	t := &directoryTable{apiKeys: make(map[[32]byte]*apiKey), keyCache: newKeyCache[apiKey](n)}
+	t := &directoryTable{apiKeys: make(map[[32]byte]uint32), keyCache: newKeyCache[apiKey](n)}
 	for i := range n {
-		t.apiKeys[h.sum(keyText(i))] = &apiKey{id: fmt.Sprint(i)}
+		t.put(h.sum(keyText(i)), fmt.Sprint(i))
 	}
 	return t, h
+}
+
+// put adds an API key.
+func (t *directoryTable) put(hash [32]byte, id string) {
+	t.apiKeys[hash] = uint32(len(t.keyRows))
+	t.keyRows = append(t.keyRows, apiKey{id: id})
 }
 
 func keyText(i int) []byte { return fmt.Appendf(nil, "sk-%048d", i) }
@@ -45,7 +51,7 @@ func TestKeyCache(t *testing.T) {
 	if table.findKey(h, long) != nil {
 		t.Error("an unknown long key is found")
 	}
-	table.apiKeys[h.sum(long)] = &apiKey{id: "long"}
+	table.put(h.sum(long), "long")
 	if k := table.findKey(h, long); k == nil || k.id != "long" {
 		t.Errorf("a long key is taken for %v", k)
 	}

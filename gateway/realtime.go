@@ -192,7 +192,7 @@ func realtimeUsage(event []byte) (kind string, rep report) {
 // answer.
 func (c *call) refresh() refusal {
 	t := c.g.table.Load()
-	k := t.apiKeys[c.keyHash]
+	k := t.keyOf(c.keyHash)
 	if k == nil || k.id != c.who.cred {
 		return refusal{reason: ReasonBadAPIKey}
 	}

@@ -28,8 +28,12 @@ type directoryTable struct {
 	hosts    bool                // some product is tied to a host
 	products map[string]*product
 
-	accounts  map[string]*account
-	apiKeys   map[[32]byte]*apiKey
+	accounts map[string]*account
+	// API keys are what a directory may hold a million of. They lie in one slice,
+	// their names in one text, and the map to them holds no pointers: so the
+	// garbage collector has three things to look at in place of millions.
+	apiKeys   map[[32]byte]uint32 // place in keyRows
+	keyRows   []apiKey
 	keyCache  *keyCache[apiKey]  // of apiKeys
 	codeCache *keyCache[appCode] // of appCodes
 	appKeys   map[string]*appKey
@@ -162,7 +166,7 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		paths:    make(map[string]*product),
 		products: make(map[string]*product, len(s.Products)),
 		accounts: make(map[string]*account),
-		apiKeys:  make(map[[32]byte]*apiKey, len(s.APIKeys)),
+		apiKeys:  make(map[[32]byte]uint32, len(s.APIKeys)),
 		keyCache: newKeyCache[apiKey](len(s.APIKeys)), codeCache: newKeyCache[appCode](len(s.AppCodes)),
 		appKeys:  make(map[string]*appKey, len(s.AppKeys)),
 		appCodes: make(map[[32]byte]*appCode, len(s.AppCodes)),
@@ -183,7 +187,9 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 	}
 	used := make(map[*upstream.Target]bool)
 	var errs []error
+	var pace directory.Pacer
 	for i := range s.Products {
+		pace.Step()
 		p, perr := g.compileProduct(&s.Products[i], kept, before(s.Products[i].ID))
 		if perr == nil && t.products[p.ID] != nil {
 			perr = errors.New("its id is taken by another product")
@@ -221,6 +227,7 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		return strings.Compare(a.ID, b.ID)
 	})
 	for _, sub := range subs {
+		pace.Step()
 		p := t.products[sub.Product]
 		if p == nil || len(sub.Units) == 0 || sub.State == directory.SubscriptionClosed {
 			continue
@@ -237,9 +244,11 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 		}
 		a.subs[p.ID] = append(a.subs[p.ID], &subscription{Subscription: sub, account: a, limits: limits})
 	}
-	errs = append(errs, t.addCredentials(s, acc, func(p *directory.Policy) (limited, error) {
+	credential := func(p *directory.Policy) (limited, error) {
 		return compileLimits(p, &g.cfg.Limits.Credential, g.limits.Fair())
-	})...)
+	}
+	errs = append(errs, t.addKeys(s, acc, credential)...)
+	errs = append(errs, t.addCredentials(s, acc, credential)...)
 	for _, u := range kept {
 		if !used[u] {
 			dropped = append(dropped, u)
@@ -248,7 +257,50 @@ func (g *Gateway) compile(s *directory.Snapshot, old *directoryTable) (t *direct
 	return t, dropped, errors.Join(errs...)
 }
 
-// addCredentials adds API keys, applications and what belongs to them, and
+// keyOf returns the API key with that hash, nil when there is none.
+func (t *directoryTable) keyOf(hash [32]byte) *apiKey {
+	if i, ok := t.apiKeys[hash]; ok {
+		return &t.keyRows[i]
+	}
+	return nil
+}
+
+// addKeys adds API keys, and returns the faults of the rows left out.
+func (t *directoryTable) addKeys(s *directory.Snapshot, acc func(id string) *account, limits func(*directory.Policy) (limited, error)) (faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	size := 0
+	for i := range s.APIKeys {
+		size += len(s.APIKeys[i].ID)
+	}
+	var names strings.Builder
+	names.Grow(size)
+	t.keyRows = make([]apiKey, 0, len(s.APIKeys))
+	var pace directory.Pacer
+	for i := range s.APIKeys {
+		pace.Step()
+		k := &s.APIKeys[i]
+		l, err := limits(k.Policy)
+		switch {
+		case err != nil:
+			fault("API key %s: %w", k.ID, err)
+			continue
+		case len(k.Hash) != 32:
+			fault("API key %s: its hash has %d bytes, want 32", k.ID, len(k.Hash))
+			continue
+		}
+		if old := t.keyOf([32]byte(k.Hash)); old != nil {
+			fault("API key %s: it is the same as %s", k.ID, old.id)
+			continue
+		}
+		at := names.Len()
+		names.WriteString(k.ID)
+		t.apiKeys[[32]byte(k.Hash)] = uint32(len(t.keyRows))
+		t.keyRows = append(t.keyRows, apiKey{id: names.String()[at:], account: acc(k.Account), allow: set(k.Products), limits: l})
+	}
+	return faults
+}
+
+// addCredentials adds applications and what belongs to them, and
 // returns the faults of the rows left out.
 func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id string) *account, limits func(*directory.Policy) (limited, error)) (faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -258,19 +310,6 @@ func (t *directoryTable) addCredentials(s *directory.Snapshot, acc func(id strin
 			continue
 		}
 		acc(k.Account).receipts = receipt.NewKey(k.ID, k.Secret.Reveal())
-	}
-	for _, k := range s.APIKeys {
-		l, err := limits(k.Policy)
-		switch {
-		case err != nil:
-			fault("API key %s: %w", k.ID, err)
-		case len(k.Hash) != 32:
-			fault("API key %s: its hash has %d bytes, want 32", k.ID, len(k.Hash))
-		case t.apiKeys[[32]byte(k.Hash)] != nil:
-			fault("API key %s: it is the same as %s", k.ID, t.apiKeys[[32]byte(k.Hash)].id)
-		default:
-			t.apiKeys[[32]byte(k.Hash)] = &apiKey{id: k.ID, account: acc(k.Account), allow: set(k.Products), limits: l}
-		}
 	}
 	apps := make(map[string]*application, len(s.Applications))
 	for _, a := range s.Applications {

@@ -228,7 +228,7 @@ func TestFaultyRows(t *testing.T) {
 	if len(tab.products) != 2 || len(tab.apiKeys) != 1 || len(tab.appKeys) != 1 || len(tab.appCodes) != 1 || len(tab.accounts["B"].subs) != 1 || g.Version() != 7 {
 		t.Errorf("%d products, %d keys, %d AppKeys, %d AppCodes, %v", len(tab.products), len(tab.apiKeys), len(tab.appKeys), len(tab.appCodes), tab.accounts["B"])
 	}
-	if string(tab.appKeys["k"].secret) != "s" || tab.apiKeys[[32]byte(hash("a"))].account.id != "B" {
+	if string(tab.appKeys["k"].secret) != "s" || tab.keyOf([32]byte(hash("a"))).account.id != "B" {
 		t.Error("a second row took the place of the first")
 	}
 }

@@ -24,6 +24,9 @@ type bed struct {
 	load         *process
 	redisServer  *redisServer
 	procs        []*process
+
+	patience time.Duration // how long a gateway may take to be ready; 0: startLimit
+	began    func()        // told when the next measurement begins, after its warm-up
 }
 
 // begin starts a process that ends with the comparison.
@@ -112,6 +115,9 @@ func (b *bed) measure(ctx context.Context, t *target, o order) (m measurement, e
 	began := time.Now()
 	if _, err := fmt.Fprintln(b.load.in, wordGo); err != nil {
 		return m, fmt.Errorf("generator: %w", err)
+	}
+	if b.began != nil {
+		b.began()
 	}
 	if line, err = b.load.line(ctx); err != nil {
 		return m, err

@@ -28,9 +28,13 @@ type Command struct {
 	Chunks      int           `default:"50" help:"Chunks of a stream."`
 	ChunkDelay  time.Duration `default:"5ms" help:"Time between two chunks of a stream."`
 
+	Scale bool `help:"In place of other proxies: what a call costs against 1, 1 000 and 1 000 000 credentials, 1 and 50 lots of the subscription, 1 and 10 000 products, and how a directory of that size loads and is replaced under load. Takes 3 GB of memory."`
+
 	Report  string `placeholder:"FILE" help:"Write a report with plots as one HTML file there."`
 	Install bool   `help:"Install nginx, haproxy, redis-server and Portkey's gateway where they are missing, by apt-get and npm."`
 	Portkey string `placeholder:"DIR" help:"Folder npm installed Portkey's gateway into; by default in the user's cache folder."`
+
+	sizes []Scale // of a test
 
 	Program string `hidden:"" placeholder:"FILE" help:"Measure this program in place of this one."`
 }
@@ -106,8 +110,11 @@ func (c *Command) run(ctx context.Context, out, progress io.Writer) (err error) 
 	if err := b.open(ctx); err != nil {
 		return err
 	}
-	report := Report{Machine: describeMachine()}
+	report := Report{Machine: describeMachine(), Runs: []Run{}}
 	r := &runner{bed: b, plan: p, progress: progress, began: began}
+	if c.Scale {
+		return c.scale(ctx, r, &report, out)
+	}
 	if r.targets, report.Skipped, err = b.start(ctx, wanted); err != nil {
 		return err
 	}
@@ -119,12 +126,23 @@ func (c *Command) run(ctx context.Context, out, progress io.Writer) (err error) 
 		return err
 	}
 	report.Runs = runs
-	report.Load = Load{
+	report.Load = r.load(rate)
+	report.ratios()
+	report.notes()
+	return c.tell(&report, out)
+}
+
+// load says what every target was given.
+func (r *runner) load(rate float64) Load {
+	b, p := r.bed, r.plan
+	return Load{
 		Connections: p.connections, Streams: p.streams, Rate: rate, AnswerBytes: len(b.shape.answer()), Chunks: b.shape.flushes(),
 		ChunkDelay: b.shape.Delay.String(), Rounds: p.rounds, Seconds: p.duration.Seconds(), Cores: b.cores,
 	}
-	report.ratios()
-	report.notes()
+}
+
+// tell writes the report where it is wanted.
+func (c *Command) tell(report *Report, out io.Writer) error {
 	if c.Report != "" {
 		if err := report.writeHTML(c.Report); err != nil {
 			return fmt.Errorf("--report: %w", err)
@@ -134,6 +152,26 @@ func (c *Command) run(ctx context.Context, out, progress io.Writer) (err error) 
 		return report.writeJSON(out)
 	}
 	return report.writeTable(out)
+}
+
+// scale measures the sizes.
+func (c *Command) scale(ctx context.Context, r *runner, report *Report, out io.Writer) (err error) {
+	r.bed.patience = 3 * time.Minute
+	list := sizes
+	if c.sizes != nil {
+		list = c.sizes
+	}
+	if report.Scale, err = r.scale(ctx, list); err != nil {
+		return err
+	}
+	report.Load = r.load(0)
+	report.notes()
+	for _, x := range report.Scale {
+		if x.Errors > 0 {
+			report.Notes = append(report.Notes, fmt.Sprintf("%d credentials, %d lots, %d products: %d calls failed: %s", x.Credentials, x.Lots, x.Products, x.Errors, x.FirstError))
+		}
+	}
+	return c.tell(report, out)
 }
 
 // bed prepares the place everything runs in.

@@ -129,3 +129,19 @@ func residentMB(pid int) float64 {
 	pages, _ := strconv.ParseFloat(fields[1], 64) // the kernel's own text
 	return pages * float64(os.Getpagesize()) / 1e6
 }
+
+// peakMB is the most memory a process had resident at once, 0 where that is not
+// to be had.
+func peakMB(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64) // the kernel's own text
+			return round3(kb * 1024 / 1e6)
+		}
+	}
+	return 0
+}

@@ -24,6 +24,7 @@ func startOn(*exec.Cmd, int) error           { return errLinux }
 func attributes() *syscall.SysProcAttr       { return nil }
 func cpuTime(int) (time.Duration, error)     { return 0, errLinux }
 func residentMB(int) float64                 { return 0 }
+func peakMB(int) float64                     { return 0 }
 func serveUpstream(shape, io.Writer) error   { return errLinux }
 func serveOrders(io.Reader, io.Writer) error { return errLinux }
 

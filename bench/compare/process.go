@@ -2,6 +2,7 @@ package compare
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 type process struct {
 	name string
 	cmd  *exec.Cmd
+	wait time.Duration // how long ready waits; 0: startLimit
 	in   io.WriteCloser
 	out  *bufio.Reader // its standard output, where piped
 	log  tail
@@ -106,7 +108,7 @@ const startLimit = 30 * time.Second
 
 // ready asks probe until it returns nil.
 func (p *process) ready(ctx context.Context, probe func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.wait, startLimit))
 	defer cancel()
 	for {
 		err := probe(ctx)

@@ -22,6 +22,7 @@ type Report struct {
 	Load    Load      `json:"load"`
 	Runs    []Run     `json:"runs"`
 	Ratios  Ratios    `json:"ratios"`
+	Scale   []Scale   `json:"scale,omitempty"`
 	Skipped []Skipped `json:"skipped,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 }
@@ -262,6 +263,9 @@ func (r *Report) writeJSON(w io.Writer) error {
 
 // writeTable prints the report for people.
 func (r *Report) writeTable(w io.Writer) error {
+	if len(r.Runs) == 0 {
+		return r.writeSizes(w)
+	}
 	fmt.Fprintf(w, "%s, %d cores: target on core %d, generator and upstream on core %d; %d connections, answers of %d bytes, %d rounds of %.1f s, medians\n\n",
 		r.Machine.CPU, r.Machine.Cores, r.Load.Cores.Target, r.Load.Cores.Load, r.Load.Connections, r.Load.AnswerBytes, r.Load.Rounds, r.Load.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

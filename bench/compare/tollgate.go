@@ -61,7 +61,7 @@ func (b *bed) tollgateGateway(ctx context.Context) ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	admin, err := b.roleAdmin(ctx, "redis://"+redis.addr+"/2")
+	admin, err := b.roleAdmin(ctx, "admin", "redis://"+redis.addr+"/2")
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +98,8 @@ func (b *bed) roleAll(ctx context.Context, name, store string) (*world, error) {
 	return b.marketplace(ctx, "all", name, store, b.cores.Target)
 }
 
-func (b *bed) roleAdmin(ctx context.Context, store string) (*world, error) {
-	return b.marketplace(ctx, "admin", "admin", store, b.cores.Load)
+func (b *bed) roleAdmin(ctx context.Context, name, store string) (*world, error) {
+	return b.marketplace(ctx, "admin", name, store, b.cores.Load)
 }
 
 // marketplace starts a process with the demo marketplace in it.
@@ -141,6 +141,7 @@ func (b *bed) roleGateway(ctx context.Context, name string, admin *world, store,
 	if w.proc, err = b.begin(command{path: b.exe, args: args, env: append(settings(store), b.extraEnv...), core: b.cores.Target}); err != nil {
 		return nil, err
 	}
+	w.proc.wait = b.patience
 	return w, w.proc.ready(ctx, func(ctx context.Context) error {
 		_, err := fetch(ctx, "http://"+w.admin+"/readyz", "")
 		return err

@@ -13,5 +13,6 @@
 // or in Redis for all nodes (subpackage redisanswers). The charge is in the
 // journal before the answer is kept: a node that dies between the two, or
 // before, has forgotten the key, and the repetition runs, and is charged, as a
-// call of its own.
+// call of its own: at once where the key was in the node's memory, and in Redis
+// when the dead node's short lease of it ends. Until then it is told 409.
 package idempotency

@@ -91,9 +91,9 @@ func (a *App) share(n *node, deps *gateway.Deps) (idempotency.Store, error) {
 	a.closers = append(a.closers, client.Close)
 	deps.Board = redisboard.New(client, prefix, n.journal.Node(), 5*g.Limits.Exchange)
 	if g.Idempotency.Store == "shared" {
-		// A call is taken for dead once no time limit of the gateway's could let
-		// it go on.
-		answers = redisanswers.New(client, prefix, g.Idempotency.Window, g.FirstByteTimeout+g.DrainTimeout+g.ReadTimeout)
+		shared := redisanswers.New(client, prefix, g.Idempotency.Window, g.Idempotency.Lease)
+		a.work.Go(func() { shared.Run(a.ctx) })
+		answers = shared
 	}
 	return answers, nil
 }

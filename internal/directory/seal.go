@@ -8,6 +8,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,15 @@ import (
 )
 
 // sealMagic begins every sealed snapshot; its last digit is the version of the
-// form: magic, 12 bytes nonce, AES-256-GCM of the gzipped JSON.
-var sealMagic = []byte("TGDIR1")
+// form: magic, 12 bytes nonce, AES-256-GCM of 8 bytes length (big-endian) of the
+// gzipped JSON, that, and the key block (keys.go).
+//
+// oldMagic is the form before: the gzipped JSON alone. It is still opened, since
+// a gateway that was replaced may find one on its disk.
+var (
+	sealMagic = []byte("TGDIR2")
+	oldMagic  = []byte("TGDIR1")
+)
 
 // ErrSeal says that a sealed snapshot could not be opened.
 var ErrSeal = errors.New("directory: the snapshot does not open with this feed secret: set the same TOLLGATE_FEED_SECRET for the admin role and its gateways")
@@ -43,17 +51,23 @@ func Seal(s *Snapshot, secret string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	block, rest := splitKeys(s.APIKeys)
+	short := *s
+	short.APIKeys = rest
 	var plain bytes.Buffer
+	plain.Write(make([]byte, lengthSize))
 	zw, err := gzip.NewWriterLevel(&plain, gzip.BestSpeed)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.NewEncoder(zw).Encode(s); err != nil {
+	if err := json.NewEncoder(zw).Encode(&short); err != nil {
 		return nil, fmt.Errorf("directory: pack the snapshot: %w", err)
 	}
 	if err := zw.Close(); err != nil {
 		return nil, fmt.Errorf("directory: pack the snapshot: %w", err)
 	}
+	binary.BigEndian.PutUint64(plain.Bytes(), uint64(plain.Len()-lengthSize))
+	plain.Write(block) // hashes do not get smaller
 	out := make([]byte, len(sealMagic)+aead.NonceSize(), len(sealMagic)+aead.NonceSize()+plain.Len()+aead.Overhead())
 	copy(out, sealMagic)
 	nonce := out[len(sealMagic):]
@@ -63,6 +77,9 @@ func Seal(s *Snapshot, secret string) ([]byte, error) {
 	return aead.Seal(out, nonce, plain.Bytes(), sealMagic), nil
 }
 
+// lengthSize is that of the length ahead of the gzipped JSON.
+const lengthSize = 8
+
 // Open is the inverse of Seal. A wrong secret or a damaged text is ErrSeal.
 func Open(sealed []byte, secret string) (*Snapshot, error) {
 	aead, err := sealCipher(secret)
@@ -70,20 +87,41 @@ func Open(sealed []byte, secret string) (*Snapshot, error) {
 		return nil, err
 	}
 	n := len(sealMagic) + aead.NonceSize()
-	if len(sealed) < n || !bytes.Equal(sealed[:len(sealMagic)], sealMagic) {
+	if len(sealed) < n {
 		return nil, ErrSeal
 	}
-	plain, err := aead.Open(nil, sealed[len(sealMagic):n], sealed[n:], sealMagic)
+	magic := sealed[:len(sealMagic)]
+	old := bytes.Equal(magic, oldMagic)
+	if !old && !bytes.Equal(magic, sealMagic) {
+		return nil, ErrSeal
+	}
+	plain, err := aead.Open(nil, sealed[len(sealMagic):n], sealed[n:], magic)
 	if err != nil {
 		return nil, ErrSeal
+	}
+	var block []byte
+	if !old {
+		if len(plain) < lengthSize {
+			return nil, ErrSeal
+		}
+		size := binary.BigEndian.Uint64(plain)
+		if plain = plain[lengthSize:]; size > uint64(len(plain)) {
+			return nil, ErrSeal
+		}
+		plain, block = plain[:size], plain[size:]
 	}
 	zr, err := gzip.NewReader(bytes.NewReader(plain))
 	if err != nil {
 		return nil, ErrSeal
 	}
-	var s Snapshot
-	if err := json.NewDecoder(io.LimitReader(zr, maxSnapshot)).Decode(&s); err != nil {
+	s, err := decode(io.LimitReader(zr, maxSnapshot))
+	if err != nil {
 		return nil, fmt.Errorf("directory: read the snapshot: %w", err)
 	}
-	return &s, nil
+	if !old {
+		if s.APIKeys, err = appendKeys(s.APIKeys, block); err != nil {
+			return nil, fmt.Errorf("directory: read the snapshot: %w", err)
+		}
+	}
+	return s, nil
 }

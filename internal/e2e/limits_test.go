@@ -185,6 +185,74 @@ func TestTwoGatewaysShareALimit(t *testing.T) {
 	}
 }
 
+// TestIdempotencyOfAKilledCall: a gateway that is killed under a call leaves its
+// shared key taken for no longer than the lease; then the repetition runs.
+func TestIdempotencyOfAKilledCall(t *testing.T) {
+	t.Parallel()
+	const lease = 2 * time.Second
+	server := redis.Start(t, redis.Options{})
+	n := tollgate.Start(t, tollgate.Options{
+		QuotaStore: server.URL(), Units: 100,
+		Env: []string{"TOLLGATE_GATEWAY_IDEMPOTENCY_STORE=shared", "TOLLGATE_GATEWAY_IDEMPOTENCY_LEASE=" + lease.String()},
+	})
+	send := func(latency string) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", n.Demo.LLM.BaseURL+"/chat/completions", strings.NewReader(`{"model":"demo-chat","messages":[{"role":"user","content":"hi"}]}`))
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range map[string]string{"Authorization": "Bearer " + n.Demo.LLM.APIKey, "Content-Type": "application/json", "Idempotency-Key": "killed", "X-Mock-Latency": latency} {
+			req.Header.Set(k, v)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		return resp, err
+	}
+	first := make(chan error, 1)
+	go func() { _, err := send("60s"); first <- err }()
+	wait.Until(t, 60*time.Second, "the call to hold its key", func(ctx context.Context) error {
+		if n := len(server.Client().Keys(ctx, "*answer:*").Val()); n != 1 {
+			return fmt.Errorf("%d keys", n)
+		}
+		return nil
+	})
+	// While it runs, and past its lease, the key is its own.
+	began := time.Now()
+	wait.Until(t, 60*time.Second, "the key to be held past its lease", func(context.Context) error {
+		resp, err := send("0s")
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusConflict {
+			t.Fatalf("status %d under a call that runs, want 409", resp.StatusCode)
+		}
+		if time.Since(began) < 2*lease {
+			return errors.New("not yet past the lease")
+		}
+		return nil
+	})
+	n.Kill()
+	if err := <-first; err == nil {
+		t.Fatal("the killed call was answered")
+	}
+	n.Restart()
+	wait.Until(t, 60*time.Second, "the dead call's key to be free", func(context.Context) error {
+		resp, err := send("0s")
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d", resp.StatusCode)
+		}
+		if resp.Header.Get("Idempotency-Replayed") != "" {
+			t.Error("an answer nobody was given is replayed")
+		}
+		return nil
+	})
+}
+
 // TestIdempotencyOverACrash says what a client sees whose gateway is killed: an
 // answer kept in memory is forgotten, and the repetition is a call of its own;
 // in Redis it is kept, and is replayed.
