@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/ids"
 	"tollgate/internal/money"
 	"tollgate/internal/usage"
@@ -75,6 +76,12 @@ func TestEachRouteByEachRole(t *testing.T) {
 		}
 		fixed := func(v any) func() any { return func() any { return v } }
 		sellersID, buyersID := h.sellers[0].id, h.buyers[0].id
+		nobody := func() string { return "nobody" }
+		newReceiver := func() string {
+			r, err := h.notices.AddReceiver(t.Context(), notify.Receiver{Account: buyersID, Name: "Ops", Mail: "o@example.com", Language: "zh"})
+			h.ok(err)
+			return r.ID
+		}
 		rows := []row{
 			{method: "GET", path: "/me", want: "2 2 2 2 2"},
 			{method: "POST", path: "/accounts", body: func() any { return map[string]any{"kind": "buyer", "name": fresh()} }, want: "2 403 403 403 403"},
@@ -117,6 +124,44 @@ func TestEachRouteByEachRole(t *testing.T) {
 			{method: "GET", path: "/subscriptions/" + sub + "/crossings", want: "2 2 404 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/thresholds", want: "2 2 404 2 404"},
 			{method: "PUT", path: "/subscriptions/" + sub + "/thresholds/{x}", prepare: func() string { return "call" }, body: fixed(map[string]any{"levels": []map[string]any{{"kind": "percent", "value": 20}}}), want: "2 403 403 2 404"},
+			{method: "GET", path: "/alerts?account_id=" + buyersID, want: "2 403 403 2 404"},
+			{method: "PUT", path: "/alerts", body: fixed(map[string]any{"account_id": buyersID, "enabled": true, "threshold": map[string]any{"kind": "percent", "value": 30}}), want: "2 403 403 2 404"},
+			{method: "POST", path: "/agencies", body: fixed(map[string]any{"policy": billing.RepurchasePolicy}), want: "403 403 403 2 2"},
+			{method: "POST", path: "/subscriptions/" + sub + "/repurchase", body: fixed(map[string]any{"threshold": map[string]any{"kind": "percent", "value": 20}, "agreement": billing.RepurchaseAgreement}), want: "2 403 403 2 404"},
+			{method: "POST", path: "/subscriptions/" + sub + "/repurchase?dry_run=true", body: fixed(map[string]any{"threshold": map[string]any{"kind": "percent", "value": 20}, "agreement": billing.RepurchaseAgreement}), want: "2 403 403 2 404"},
+			{method: "GET", path: "/subscriptions/" + sub + "/repurchase", want: "2 403 403 2 404"},
+			{method: "GET", path: "/subscriptions/" + sub + "/repurchase/tries", want: "2 403 403 2 404"},
+			{method: "DELETE", path: "/subscriptions/" + sub + "/repurchase", want: "2 403 403 2 404"},
+			{method: "GET", path: "/agency-policies", want: "2 2 2 2 2"},
+			{method: "GET", path: "/agencies?account_id=" + buyersID, want: "2 403 403 2 404"},
+			{method: "DELETE", path: "/agencies/{x}", prepare: func() string {
+				a, err := h.billing.GrantAgency(t.Context(), buyersID, billing.RepurchasePolicy, "test")
+				h.ok(err)
+				return a.ID
+			}, want: "403 403 403 2 404"},
+			{method: "PUT", path: "/accounts/" + buyersID + "/contact", body: fixed(map[string]any{"mail": "b@example.com"}), want: "2 403 403 403 403"},
+			{method: "GET", path: "/messages?account_id=" + buyersID, want: "2 404 404 2 404"},
+			{method: "GET", path: "/messages/unread?account_id=" + buyersID, want: "2 404 404 2 404"},
+			{method: "POST", path: "/messages/read", body: fixed(map[string]any{}), want: "403 2 2 2 2"},
+			{method: "GET", path: "/deliveries", want: "2 2 2 2 2"},
+			{method: "GET", path: "/deliveries?account_id=" + buyersID, want: "2 404 404 2 404"},
+			{method: "POST", path: "/deliveries/{x}/resend", prepare: nobody, want: "404 403 403 403 403"},
+			{method: "GET", path: "/receivers?account_id=" + buyersID, want: "2 404 404 2 404"},
+			{method: "POST", path: "/receivers", body: fixed(map[string]any{"name": "Accounting", "mail": "a@example.com"}), want: "403 2 2 2 2"},
+			{method: "DELETE", path: "/receivers/{x}", prepare: newReceiver, want: "403 404 404 2 404"},
+			{method: "POST", path: "/receivers/{x}/verification", prepare: newReceiver, body: fixed(map[string]any{"channel": "mail"}), want: "403 422 422 422 422"}, // no sender here
+			{method: "POST", path: "/receivers/{x}/verify", prepare: newReceiver, body: fixed(map[string]any{"code": "123456"}), want: "403 404 404 422 404"},
+			{method: "GET", path: "/receivers/{x}/settings", prepare: newReceiver, want: "403 404 404 2 404"},
+			{method: "PUT", path: "/receivers/" + newReceiver() + "/settings/{x}", prepare: func() string { return "sales" }, body: fixed(map[string]any{"channels": []string{"mail"}, "frequency": "daily"}), want: "403 404 404 2 404"},
+			{method: "GET", path: "/endpoints", want: "403 2 2 2 2"},
+			{method: "POST", path: "/endpoints", body: fixed(map[string]any{"url": "https://example.com/hook"}), want: "403 422 422 422 422"}, // no key here
+			{method: "POST", path: "/endpoints/{x}/rotate", prepare: nobody, want: "403 404 404 404 404"},
+			{method: "POST", path: "/endpoints/{x}/enable", prepare: nobody, want: "403 404 404 404 404"},
+			{method: "DELETE", path: "/endpoints/{x}", prepare: nobody, want: "403 404 404 404 404"},
+			{method: "GET", path: "/jobs", want: "2 403 403 403 403"},
+			{method: "POST", path: "/jobs/{x}/pause", prepare: nobody, want: "404 403 403 403 403"},
+			{method: "POST", path: "/jobs/{x}/resume", prepare: nobody, want: "404 403 403 403 403"},
+			{method: "POST", path: "/jobs/{x}/retry", prepare: nobody, want: "404 403 403 403 403"},
 			{method: "GET", path: "/subscriptions/" + sub + "/usage", want: "2 2 404 2 404"},
 			{method: "GET", path: "/usage/requests/" + rec.ID.String(), want: "2 2 404 2 404"},
 			{method: "GET", path: "/subscriptions/" + sub + "/rating", want: "2 2 404 2 404"},

@@ -149,12 +149,20 @@ type wireLot struct {
 	Lapsed    int64      `json:"lapsed"`
 }
 
+// wireRunway is a forecast.
+type wireRunway struct {
+	Least int64  `json:"least_seconds"`
+	Most  int64  `json:"most_seconds"`
+	Text  string `json:"text" example:"2 d – 9 d"`
+}
+
 type wireQuotaBalance struct {
 	Subscription string `json:"subscription_id"`
 	UnitTotals
-	AsOf  time.Time    `json:"as_of" doc:"How fresh the figures are (PKG-30)."`
-	Units []UnitTotals `json:"units" doc:"The figures of each billing item, where there are several."`
-	Lots  []wireLot    `json:"lots" doc:"In the order in which they are used, all billing items."`
+	Runway *wireRunway  `json:"runway,omitempty" doc:"How long what remains lasts at the pace of the last 24 hours and 7 days; absent when nothing was used."`
+	AsOf   time.Time    `json:"as_of" doc:"How fresh the figures are (PKG-30)."`
+	Units  []UnitTotals `json:"units" doc:"The figures of each billing item, where there are several."`
+	Lots   []wireLot    `json:"lots" doc:"In the order in which they are used, all billing items."`
 }
 
 // showAway returns the policy that holds for a lot.
@@ -285,7 +293,27 @@ func (s *Server) registerSubscriptions() {
 			}
 			q := showQuota(&b, units, unit)
 			q.Units = q.Units[:len(sub.Units)]
+			q.Runway = s.runway(ctx, sub.ID, &b, unit)
 			return reply(q), nil
 		})
 	s.registerThresholds()
+}
+
+// runway forecasts how long the packages of b last; nil where nobody can tell,
+// which is no reason not to show the balance.
+func (s *Server) runway(ctx context.Context, subscription string, b *lot.Balance, unit usage.Unit) *wireRunway {
+	var left int64
+	for i := range b.Lots {
+		if l := &b.Lots[i]; l.Unit == unit && !l.Overflow && l.State != "pending" {
+			left += l.Remaining + l.Leased
+		}
+	}
+	r, ok, err := s.deps.Billing.Runway(ctx, subscription, unit, left)
+	if err != nil {
+		s.log.WarnContext(ctx, "a balance is shown without a forecast", "request_id", requestID(ctx), "subscription", subscription, "error", err)
+	}
+	if err != nil || !ok {
+		return nil
+	}
+	return &wireRunway{Least: int64(r.Least / time.Second), Most: int64(r.Most / time.Second), Text: r.String()}
 }

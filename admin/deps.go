@@ -5,9 +5,12 @@ import (
 	"time"
 
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/directory"
 	"tollgate/internal/ids"
+	"tollgate/internal/jobs"
 	"tollgate/internal/lot"
+	"tollgate/internal/sqldb"
 	"tollgate/internal/usage"
 	"tollgate/metering"
 )
@@ -20,6 +23,9 @@ type Billing interface {
 	Subscriptions
 	Watches
 	Balances
+	Alerts
+	Repurchases
+	Agencies
 }
 
 // Goods are what sellers sell.
@@ -61,6 +67,64 @@ type Balances interface {
 	Balance(ctx context.Context, account string) (billing.Balance, error)
 	TopUp(ctx context.Context, in billing.TopUpInput) (billing.Entry, error)
 	Statement(ctx context.Context, in billing.StatementInput) ([]billing.Entry, string, error)
+}
+
+// Alerts are the levels at which buyers want to be told (ALERT-*).
+type Alerts interface {
+	Alerts(ctx context.Context, account string) ([]billing.Alert, error)
+	SetAlerts(ctx context.Context, in billing.AlertChange) ([]billing.Alert, error)
+	// Runway forecasts how long what is left lasts; false: nobody can tell.
+	Runway(ctx context.Context, subscription string, unit usage.Unit, remaining int64) (billing.Runway, bool, error)
+}
+
+// Repurchases buy for buyers whose packages run low (REPO-*).
+type Repurchases interface {
+	Repurchase(ctx context.Context, subscription string) (billing.Repurchase, error)
+	SetRepurchase(ctx context.Context, in billing.RepurchaseInput) (billing.Repurchase, error)
+	PreviewRepurchase(ctx context.Context, in billing.RepurchaseInput) (billing.Preview, error)
+	DisableRepurchase(ctx context.Context, subscription, actor string) (billing.Repurchase, error)
+	RepurchaseTries(ctx context.Context, subscription string, p billing.Page) ([]billing.RepurchaseTry, string, error)
+}
+
+// Agencies are consents by which the platform acts for a buyer (DELEG-*).
+type Agencies interface {
+	Agencies(ctx context.Context, account string, all bool) ([]billing.Agency, error)
+	GrantAgency(ctx context.Context, account, policy, actor string) (billing.Agency, error)
+	DeleteAgency(ctx context.Context, account, id, actor string) error
+}
+
+// Messages is the message centre: *notify.Service.
+type Messages interface {
+	Inbox(ctx context.Context, account, lang, after string, unread bool, limit int) ([]notify.Message, error)
+	Unread(ctx context.Context, account string) (int, error)
+	MarkRead(ctx context.Context, account string, messages ...string) (int64, error)
+	Receivers
+	Log(ctx context.Context, f notify.LogFilter) ([]notify.Delivery, error)
+	Resend(ctx context.Context, id string) error
+	Endpoints(ctx context.Context, account string) ([]notify.Endpoint, error)
+	AddEndpoint(ctx context.Context, e notify.Endpoint) (notify.Endpoint, string, error)
+	RotateSecret(ctx context.Context, account, id string) (string, error)
+	EnableEndpoint(ctx context.Context, account, id string) error
+	RemoveEndpoint(ctx context.Context, account, id string) error
+}
+
+// Receivers are who gets an account's messages, and what of them.
+type Receivers interface {
+	SetOwner(ctx context.Context, tx *sqldb.Tx, r notify.Receiver) error
+	Receivers(ctx context.Context, account string) ([]notify.Receiver, error)
+	AddReceiver(ctx context.Context, r notify.Receiver) (notify.Receiver, error)
+	RemoveReceiver(ctx context.Context, account, id string) error
+	StartVerification(ctx context.Context, account, id string, c notify.Channel) error
+	Verify(ctx context.Context, account, id, code string) error
+	Settings(ctx context.Context, account, receiver string) ([]notify.Setting, error)
+	Set(ctx context.Context, account string, set notify.Setting) error
+}
+
+// Jobs are what is due by the calendar: *jobs.Runner.
+type Jobs interface {
+	States(ctx context.Context) (map[string]jobs.State, error)
+	SetPaused(ctx context.Context, name string, paused bool) error
+	Retry(ctx context.Context, name string) error
 }
 
 // QuotaReader tells what is left of a subscription's units.

@@ -22,7 +22,9 @@ import (
 
 	"tollgate/admin/seal"
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/directory"
+	"tollgate/internal/jobs"
 	"tollgate/internal/lot"
 	"tollgate/internal/money"
 	"tollgate/internal/sqldb"
@@ -57,6 +59,7 @@ type harness struct {
 	usage    *embedded.Store
 	billing  *billing.Service
 	router   routers.Router
+	notices  *notify.Service
 	operator string // token
 	sellers  [2]party
 	buyers   [2]party
@@ -147,8 +150,12 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 	db, err := sqldb.Open(ctx, o)
 	h.ok(err)
 	h.t.Cleanup(func() { db.Close() })
+	h.notices, err = notify.New(ctx, notify.Options{DB: db, Now: h.clock.Now})
+	h.ok(err)
+	runner, err := jobs.New(ctx, jobs.Options{DB: db, Now: h.clock.Now})
+	h.ok(err)
 	h.billing, err = billing.New(ctx, billing.Options{
-		DB: db, Lots: h.lots, Now: h.clock.Now,
+		DB: db, Lots: h.lots, Now: h.clock.Now, Notices: h.notices, Quota: h.lots,
 		Hooks: billing.Hooks{Changed: Touch, Committed: func() { h.Wake() }},
 	})
 	h.ok(err)
@@ -162,7 +169,7 @@ func (h *harness) open(o sqldb.Options, cfg Config) {
 	}
 	h.Server, err = New(ctx, cfg, Deps{
 		DB: db, Box: box, Billing: h.billing, Quota: h.lots, Usage: h.usage, UsageSink: h.usage,
-		Reconciler: reconciler{}, Rebuilder: rebuilder{}, Rating: buckets{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Reconciler: reconciler{}, Rebuilder: rebuilder{}, Messages: h.notices, Jobs: runner, Rating: buckets{}, Now: h.clock.Now, Log: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.ok(err)
 	h.router = documentRouter(h.t, h.document)

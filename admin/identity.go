@@ -61,6 +61,8 @@ type Account struct {
 type AccountInput struct {
 	Kind Role   `json:"kind" enum:"buyer,seller" doc:"What the account does."`
 	Name string `json:"name" minLength:"1" maxLength:"128" doc:"Unique among all accounts."`
+	// Contact of the owner, as verified: whoever makes the account knows it.
+	Contact *Contact `json:"contact,omitempty" doc:"Where the owner is reached; can be set later."`
 }
 
 // Validate returns every fault of in.
@@ -106,7 +108,14 @@ func (s *Server) createAccount(ctx context.Context, k onceKey, in AccountInput) 
 		if err != nil {
 			return a, fmt.Errorf("admin: keep the account: %w", err)
 		}
-		return a, nil
+		if in.Contact == nil {
+			return a, nil
+		}
+		m, err := s.messages()
+		if err != nil {
+			return a, err
+		}
+		return a, setContact(ctx, tx, m, &a, *in.Contact)
 	})
 }
 

@@ -12,9 +12,11 @@ import (
 
 	"tollgate/admin/seal"
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/directory"
 	"tollgate/internal/feed"
 	"tollgate/internal/ids"
+	"tollgate/internal/jobs"
 	"tollgate/metering"
 	"tollgate/quota"
 )
@@ -119,6 +121,10 @@ var problemRows = []problemRow{
 	{err: metering.ErrInput, status: 422, code: "INVALID", title: "Invalid input"},
 	{err: metering.ErrCursor, status: 422, code: "INVALID", title: "Invalid input"},
 
+	{err: notify.ErrNotFound, status: 404, code: "NOT_FOUND", title: "Not found", detail: plainText(ErrNotFound)},
+	{err: notify.ErrInvalid, status: 422, code: "INVALID", title: "Invalid input"},
+	{err: jobs.ErrUnknown, status: 404, code: "NOT_FOUND", title: "Not found", detail: "there is no such job; GET /jobs lists them"},
+
 	{err: quota.ErrUnavailable, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
 	{err: quota.ErrClosed, status: 503, code: "UNAVAILABLE", title: "Try again", detail: plainText(ErrUnavailable)},
 	{err: quota.ErrExhausted, status: 409, code: "EXHAUSTED", title: "Used up"},
@@ -175,7 +181,7 @@ func problemOf(ctx context.Context, err error) (p *Problem, known bool) {
 	if errors.As(err, &poor) {
 		return newProblem(ctx, 402, "INSUFFICIENT_BALANCE", "Insufficient balance", poor.Error()), true
 	}
-	for _, sentinel := range []error{billing.ErrInvalid, metering.ErrInput} {
+	for _, sentinel := range []error{billing.ErrInvalid, metering.ErrInput, notify.ErrInvalid} {
 		if errors.Is(err, sentinel) {
 			p = newProblem(ctx, 422, "INVALID", "Invalid input", "the input is not valid; correct what `errors` lists and send it again")
 			p.Errors = joinedFaults(err, sentinel)

@@ -82,6 +82,8 @@ type Deps struct {
 	Reconciler Reconciler
 	Rebuilder  Rebuilder
 	Rating     Rating
+	Messages   Messages
+	Jobs       Jobs
 	// UsageSink keeps the records of gateways in other processes.
 	UsageSink UsageSink
 	// LastUsed tells when API keys were last used. Nil: it is not shown.

@@ -114,6 +114,19 @@ func (s *Service) repurchase(ctx context.Context, id string) error {
 		fresh, err = t.run(ctx)
 		return err
 	})
+	if errors.Is(err, ErrTooManyLots) { // the whole purchase was taken back: keep why
+		err = s.moneyTx(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			t := &repurchasing{Service: s, tx: tx, now: now, product: product}
+			if _, err := tx.Exec(ctx, `UPDATE billing_repurchase SET version = version WHERE id = $1`, id); err != nil {
+				return err
+			}
+			if t.r, err = scanRepurchase(tx.QueryRow(ctx, repurchaseColumns+" WHERE id = $1", id)); err != nil || t.r.version != r.version {
+				return err
+			}
+			return t.refuse(ctx, FailRestricted, 0)
+		})
+		return err
+	}
 	if err == nil && len(fresh) > 0 {
 		s.deliverLots(ctx, fresh)
 	}

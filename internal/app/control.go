@@ -9,6 +9,7 @@ import (
 	"tollgate/admin"
 	"tollgate/admin/seal"
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/config"
 	"tollgate/internal/directory"
 	"tollgate/internal/jobs"
@@ -33,6 +34,7 @@ type control struct {
 
 	crossings *crossings
 	jobs      *jobs.Runner
+	notices   *notify.Service
 	rating    *rating.Rater
 }
 
@@ -60,10 +62,14 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	if err != nil {
 		return nil, err
 	}
+	if c.notices, err = a.openNotices(ctx, c.db, box); err != nil {
+		return nil, err
+	}
 	lots := &lotStore{store: store, engine: engine}
 	c.billing, err = billing.New(ctx, billing.Options{
 		DB: c.db, Lots: lots, Watches: watchStore{store}, Now: a.now, Logger: a.log,
 		StoreAway: packagesAway(cfg.Quota),
+		Notices:   c.notices, Quota: c.quota, Pace: pace{c.usage}, Products: catalogue{c}, Region: cfg.Region,
 		Hooks: billing.Hooks{
 			Changed: admin.Touch,
 			Committed: func() {
@@ -98,7 +104,7 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		},
 	}, admin.Deps{
 		DB: c.db, Box: box, Billing: c.billing, Quota: c.quota, Usage: c.usage, Reconciler: reconciler{c}, Rebuilder: rebuilder{c.keeper}, Rating: c.rating,
-		UsageSink: c.usage, Log: a.log, Now: a.now,
+		Messages: c.notices, Jobs: c.jobs, UsageSink: c.usage, Log: a.log, Now: a.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -109,6 +115,16 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 		}
 	})
 	a.work.Go(func() { c.crossings.run(a.ctx) })
+	a.work.Go(func() {
+		if err := c.billing.RunRepurchases(a.ctx); err != nil {
+			a.log.Error("auto-repurchases stopped", "error", err)
+		}
+	})
+	a.work.Go(func() {
+		if err := c.notices.Run(a.ctx); err != nil {
+			a.log.Error("messages are not sent any more", "error", err)
+		}
+	})
 	a.work.Go(func() {
 		if err := c.jobs.Run(a.ctx); err != nil {
 			a.log.Error("jobs stopped", "error", err)
@@ -131,7 +147,12 @@ func (c *control) openJobs(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.jobs.Add(ctx, c.rating.Job())
+	if err := c.jobs.Add(ctx, c.rating.Job()); err != nil {
+		return err
+	}
+	return c.jobs.Add(ctx, jobs.Job{
+		Name: "billing.remind_expiring", Schedule: jobs.Daily(10, 0, beijing), Run: c.billing.RemindExpiring,
+	})
 }
 
 // begin starts what looks after the books, with its first figures in place.

@@ -7,6 +7,7 @@ import (
 
 	"tollgate/admin"
 	"tollgate/billing"
+	"tollgate/billing/notify"
 	"tollgate/internal/config"
 	"tollgate/internal/jobs"
 	"tollgate/internal/sqldb"
@@ -30,7 +31,7 @@ func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err == nil {
 		err = db.Migrate(ctx, recovery.Migrations)
 	}
-	for _, m := range []sqldb.Migrations{jobs.Migrations, rating.Migrations} {
+	for _, m := range []sqldb.Migrations{jobs.Migrations, rating.Migrations, notify.Migrations} {
 		if err == nil {
 			err = db.Migrate(ctx, m)
 		}

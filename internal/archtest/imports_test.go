@@ -16,7 +16,7 @@ var planes = []string{"gateway", "quota", "metering", "billing", "admin", "bench
 
 // adminMayUse are the packages whose root types admin speaks in. Their
 // sub-packages, stores among them, are not for it.
-var adminMayUse = []string{"quota", "metering", "billing"}
+var adminMayUse = []string{"quota", "metering", "billing", "billing/notify"}
 
 // thirdParties lists the internal packages that join more than one third
 // party, with the reason.

@@ -27,6 +27,7 @@ type Config struct {
 	SQL     SQL     `koanf:"sql"`
 	Usage   Usage   `koanf:"usage"`
 	Log     Log     `koanf:"log"`
+	Notify  Notify  `koanf:"notify"`
 	// Master key that seals secrets in the SQL store, 32 bytes as 64
 	// hexadecimal digits, or file:PATH. Default: made at the first start and
 	// kept in Data; set it where several admin processes share one store.
@@ -274,6 +275,7 @@ func Default() Config {
 		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second, StoreAway: "stop", StoreAwayFor: 10 * time.Minute},
 		Journal: Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:     SQL{Store: NewSecret(Embedded)},
+		Notify:  Notify{GroupWait: 5 * time.Second},
 		Usage: Usage{
 			Store: NewSecret(Embedded), Retention: 9600 * time.Hour, MinuteRetention: 9600 * time.Hour, RollupRetention: 43800 * time.Hour,
 			Linger: 200 * time.Millisecond, Timeout: time.Minute, RatingGrace: 10 * time.Minute, RatingLookback: 720 * time.Hour,
@@ -376,6 +378,7 @@ func (c *Config) Validate() error {
 		faults.add("quota.store_away_credit", "needs quota.store_away: continue")
 	}
 	c.validateStores(&faults)
+	c.Notify.validate(&faults)
 	if k := c.MasterKey.value; k != "" && !isHex(k, 64) {
 		faults.add("master_key", "must be 64 hexadecimal digits, or file:PATH of a file that holds them")
 	}
