@@ -57,12 +57,16 @@ func (u *Upstream) realtime(ctx *fasthttp.RequestCtx, a *answer) {
 			return
 		}
 		defer u.untrack(conn.NetConn())
-		defer func() { _ = conn.Close() }() // it may be gone
 		t.conn = conn
 		conn.SetReadLimit(realtimeLimit)
 		go t.listen()
-		defer close(t.over)
 		t.run()
+		// The server uses what is behind conn again once this returns: nobody
+		// may read from it any more then.
+		close(t.over)
+		_ = conn.Close() // it may be gone
+		for range t.in {
+		}
 	})
 	if err != nil {
 		return // Upgrade has answered, and a defer of the caller ends the request
