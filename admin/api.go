@@ -54,7 +54,7 @@ func handle[I, O any](s *Server, r route, h func(ctx context.Context, a Actor, i
 	for i, role := range r.roles {
 		names[i] = string(role)
 	}
-	op.Description = "Roles: " + strings.Join(names, ", ") + "."
+	op.Description = "Roles: " + strings.Join(names, ", ") + ". Action: " + action(r.id) + "."
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		a, _ := ctx.Value(actorKey{}).(Actor)
 		out, err := h(ctx, a, in)
@@ -68,10 +68,12 @@ func handle[I, O any](s *Server, r route, h func(ctx context.Context, a Actor, i
 // authorise is the middleware of every operation: who is it, and may that role
 // call this?
 func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
-	actor, err := s.Authenticate(ctx.Context(), bearer(ctx.Header("Authorization")))
+	actor, err := s.actorOf(ctx.Context(), ctx.Header("Authorization"))
 	if err == nil {
 		if roles, _ := ctx.Operation().Metadata[rolesKey].([]Role); !slices.Contains(roles, actor.Role) {
 			err = ErrForbidden
+		} else {
+			err = s.permit(actor, ctx.Operation().OperationID)
 		}
 	}
 	if err != nil {
@@ -101,6 +103,7 @@ func (s *Server) buildAPI() error {
 	s.api = humago.New(s.mux, cfg)
 	s.api.UseMiddleware(s.authorise)
 	s.registerIdentity()
+	s.registerUsers()
 	s.registerProducts()
 	s.registerGoods()
 	s.registerOrders()

@@ -56,6 +56,16 @@ var (
 	ErrNoReceiptKey = errors.New("admin: the account has no receipt key; its owner makes one with POST /api/v1/accounts/{id}/receipt-keys")
 	// ErrCallRuns says that a call has no receipt yet.
 	ErrCallRuns = errors.New("admin: the call still runs, so what it is charged is not known; ask again when it has ended")
+	// ErrSignIn says that a sign-in was refused, and not why.
+	ErrSignIn = errors.New("admin: the name, the password or the one-time code is not right; check them and try again")
+	// ErrTooManyTries says that a name or an address is locked out for a while.
+	ErrTooManyTries = errors.New("admin: too many tries to sign in; wait a quarter of an hour and try again")
+	// ErrDenied says that a sub-user's policies do not let it do this (IAM-7).
+	ErrDenied = errors.New("admin: your policies do not allow this; ask an owner of the account")
+	// ErrConfirm says that the password must be entered again.
+	ErrConfirm = errors.New("admin: enter your password again to do this")
+	// ErrLastOperator says that nobody would be left to run the marketplace.
+	ErrLastOperator = errors.New("admin: this is the last operator; make another one first")
 	// ErrBusy says that another process is rebuilding the quota store.
 	ErrBusy = errors.New("admin: another process is rebuilding the quota store; ask GET /api/v1/quota/store when it is done")
 )

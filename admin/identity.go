@@ -32,7 +32,12 @@ var tokenPrefix = map[Role]string{RoleOperator: "tgo_", RoleSeller: "tgs_", Role
 type Actor struct {
 	Role    Role
 	Account string // empty for operators
-	Token   string // id of the token
+	Token   string // id of the token; of somebody who signed in, "user:" and the user's id
+
+	User      string      // id of the user who signed in; empty for a token
+	Confirmed time.Time   // when the user last entered the password
+	sub       bool        // a sub-user, whom policies narrow
+	policies  []Statement // of a sub-user
 }
 
 // owns reports whether a may see what belongs to account.

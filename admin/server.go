@@ -48,6 +48,19 @@ type Config struct {
 	// limits of its own. A buyer may tighten the limits of its credentials, and
 	// only an operator may go beyond these.
 	CredentialLimits directory.Limits
+	// SessionIdle ends a session of the console that nobody uses. Default 2 h.
+	SessionIdle time.Duration
+	// SessionMax ends every session of the console. Default 24 h.
+	SessionMax time.Duration
+	// ConfirmFor is how long an entered password opens what asks for it again.
+	// Default 5 min.
+	ConfirmFor time.Duration
+	// SignInTries is how often one name may be tried from one address within
+	// SignInWindow; 6 times as often from everywhere, and one address may try 20
+	// times as often. Default 5.
+	SignInTries int64
+	// SignInWindow is how long tries count and locks last. Default 15 min.
+	SignInWindow time.Duration
 	// Poll is how often waiting gateways look for changes made by another admin
 	// process on the same database. Default 1 s.
 	Poll time.Duration
@@ -60,6 +73,11 @@ func (c *Config) setDefaults() {
 	def(&c.MaxAPIKeys, 20)
 	def(&c.MaxApplications, 50)
 	def(&c.MaxAppCodes, 5)
+	def(&c.SessionIdle, 2*time.Hour)
+	def(&c.SessionMax, 24*time.Hour)
+	def(&c.ConfirmFor, 5*time.Minute)
+	def(&c.SignInTries, 5)
+	def(&c.SignInWindow, 15*time.Minute)
 	def(&c.Poll, time.Second)
 }
 
@@ -194,7 +212,7 @@ func (s *Server) Failures() int64 { return s.failures.Load() }
 func (s *Server) audit(ctx context.Context, a Actor, action string, attrs ...slog.Attr) {
 	attrs = append([]slog.Attr{
 		slog.String("action", action), slog.String("role", string(a.Role)), slog.String("account", a.Account),
-		slog.String("token_id", a.Token), slog.String("request_id", requestID(ctx)),
+		slog.String("token_id", a.Token), slog.String("user_id", a.User), slog.String("request_id", requestID(ctx)),
 	}, attrs...)
 	s.log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
 }
