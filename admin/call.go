@@ -76,3 +76,9 @@ func (s *Server) permit(a Actor, operation string) error {
 	}
 	return nil
 }
+
+// Limits are settings that pages show.
+type Limits struct{ APIKeys int }
+
+// Limits returns the settings in force.
+func (s *Server) Limits() Limits { return Limits{APIKeys: s.cfg.MaxAPIKeys} }

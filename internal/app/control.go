@@ -2,11 +2,15 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 
 	"tollgate/admin"
+	"tollgate/admin/console"
 	"tollgate/admin/seal"
 	"tollgate/billing"
 	"tollgate/billing/notify"
@@ -26,6 +30,7 @@ type control struct {
 	db      *sqldb.DB
 	billing *billing.Service
 	server  *admin.Server
+	console *console.Console
 	quota   quotaReader
 	keeper  *recovery.Keeper
 	usage   usageStore
@@ -98,6 +103,8 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	c.server, err = admin.New(ctx, admin.Config{
 		Region: cfg.Region, FeedSecret: cfg.Feed.Secret.Reveal(), GatewayURL: info.GatewayURL,
 		MaxAPIKeys: cfg.Admin.APIKeyLimit, MaxApplications: cfg.Admin.ApplicationLimit, MaxAppCodes: cfg.Admin.AppCodeLimit,
+		SessionIdle: cfg.Admin.SessionIdle, SessionMax: cfg.Admin.SessionMax, ConfirmFor: cfg.Admin.ConfirmFor,
+		SignInTries: cfg.Admin.SignInTries, SignInWindow: cfg.Admin.SignInWindow,
 		CredentialLimits: directory.Limits{
 			RequestsPerSecond: cfg.Gateway.Limits.Credential.RequestsPerSecond, RequestsPerMinute: cfg.Gateway.Limits.Credential.RequestsPerMinute,
 			TokensPerMinute: cfg.Gateway.Limits.Credential.TokensPerMinute, Concurrency: cfg.Gateway.Limits.Credential.Concurrency,
@@ -108,6 +115,10 @@ func (a *App) openControl(ctx context.Context, store quotaStore) (*control, erro
 	})
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
+	}
+	c.console, err = console.New(console.Options{Admin: c.server, SecureCookies: cfg.Admin.SecureCookies, Log: a.log, Now: a.now})
+	if err != nil {
+		return nil, err
 	}
 	a.work.Go(func() {
 		if err := c.billing.Run(a.ctx); err != nil {
@@ -172,6 +183,9 @@ func (c *control) bootstrap(ctx context.Context) error {
 	if c.app.opts.Demo {
 		return nil // the demo makes its own and tells it in demo.json
 	}
+	if err := c.setup(ctx); err != nil {
+		return err
+	}
 	token, made, err := c.server.BootstrapOperator(ctx)
 	if err != nil || !made {
 		return err
@@ -181,6 +195,30 @@ func (c *control) bootstrap(ctx context.Context) error {
 		return fmt.Errorf("keep the operator's token: %w", err)
 	}
 	c.app.log.Info("the first operator token was made", "file", path)
+	return nil
+}
+
+// setupFile holds the token that makes the first operator in the browser.
+const setupFile = "setup-token"
+
+// setup leaves a fresh setup token in the data folder while nobody can sign in
+// as an operator, and clears the file away after that. It is never logged.
+func (c *control) setup(ctx context.Context) error {
+	path := filepath.Join(c.app.cfg.Data, setupFile)
+	token, made, err := c.server.SetupToken(ctx)
+	if err != nil {
+		return err
+	}
+	if !made {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the used setup token: %w", err)
+		}
+		return nil
+	}
+	if err := writeFile(path, []byte(token+"\n")); err != nil {
+		return fmt.Errorf("keep the setup token: %w", err)
+	}
+	c.app.log.Info("nobody runs this marketplace yet: open the console and make the first operator", "path", console.Base+"/setup", "token_file", path)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"tollgate/admin"
+	"tollgate/admin/console"
 	"tollgate/bench"
 	"tollgate/billing"
 	"tollgate/internal/config"
@@ -35,6 +37,17 @@ type Demo struct {
 	LLMTokens       DemoLLM `json:"llm_tokens"`
 	API             DemoAPI `json:"api"`
 	MockUpstreamURL string  `json:"mock_upstream_url"`
+	ConsoleURL      string  `json:"console_url"`
+
+	OperatorLogin DemoLogin `json:"operator_login"`
+	BuyerLogin    DemoLogin `json:"buyer_login"`
+	SellerLogin   DemoLogin `json:"seller_login"`
+}
+
+// DemoLogin signs somebody in to the console.
+type DemoLogin struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
 }
 
 // DemoLLM is an LLM product of the demo.
@@ -100,6 +113,15 @@ func (a *App) seedDemo(ctx context.Context) error {
 	buyer, err := a.demoAccount(ctx, admin.RoleBuyer, demoBuyer, &d.BuyerToken)
 	if err != nil {
 		return err
+	}
+	for _, l := range []struct {
+		login   *DemoLogin
+		name    string
+		account string
+	}{{&d.OperatorLogin, "operator", ""}, {&d.BuyerLogin, "buyer", buyer.ID}, {&d.SellerLogin, "seller", seller.ID}} {
+		if err := a.demoLogin(ctx, l.login, l.name, l.account); err != nil {
+			return err
+		}
 	}
 	_, err = a.control.billing.TopUp(ctx, billing.TopUpInput{
 		Account: buyer.ID, Amount: demoMoney, Receipt: demoNote, Actor: "demo", IdempotencyKey: "demo-top-up",
@@ -186,6 +208,30 @@ func (a *App) demoToken(ctx context.Context, token *string, in admin.TokenInput)
 		return fmt.Errorf("token: %w", err)
 	}
 	*token = t.Secret
+	return nil
+}
+
+// demoLogin keeps a login that demo.json remembers and makes one otherwise; a
+// lost password is replaced.
+func (a *App) demoLogin(ctx context.Context, d *DemoLogin, name, account string) error {
+	s := a.control.server
+	u, err := s.UserByName(ctx, name)
+	if err == nil && d.Name == name && d.Password != "" {
+		return nil
+	}
+	secret := rand.Text()
+	switch {
+	case errors.Is(err, admin.ErrNotFound):
+		_, err = s.CreateUser(ctx, admin.UserInput{Account: account, Name: name, Password: secret, Owner: true})
+	case err == nil && u.Account == account:
+		_, err = s.UpdateUser(ctx, u.ID, admin.UserPatch{Password: &secret})
+	case err == nil:
+		err = admin.ErrNameTaken
+	}
+	if err != nil {
+		return fmt.Errorf("login %s: %w", name, err)
+	}
+	d.Name, d.Password = name, secret
 	return nil
 }
 
@@ -342,6 +388,7 @@ func (a *App) writeDemo(_ context.Context, info Info) (*Demo, error) {
 	}
 	d := a.demo
 	d.GatewayURL, d.AdminURL, d.GatewayHTTPSURL = info.GatewayURL, info.AdminURL, info.GatewayHTTPSURL
+	d.ConsoleURL = info.AdminURL + console.Base + "/"
 	d.API.URL, d.API.HTTPSURL = info.GatewayURL+demoPath, ""
 	if info.GatewayHTTPSURL != "" {
 		d.API.HTTPSURL = info.GatewayHTTPSURL + demoPath

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"tollgate/admin/console"
 	"tollgate/internal/ids"
 )
 
@@ -37,6 +38,10 @@ func (a *App) adminHandler() http.Handler {
 		switch path := r.URL.Path; {
 		case path == "/healthz", path == "/readyz", path == "/metrics", a.cfg.Admin.Profile && strings.HasPrefix(path, profilePath):
 			own(w, r)
+		case path == console.Base, strings.HasPrefix(path, console.Base+"/"):
+			a.control.console.ServeHTTP(w, r)
+		case path == "/":
+			http.Redirect(w, r, console.Base+"/", http.StatusSeeOther)
 		default:
 			a.control.server.ServeHTTP(w, r) // it numbers its requests itself
 		}

@@ -92,6 +92,7 @@ func greet(w io.Writer, cfg config.Config, i app.Info) {
 	if cfg.Role == config.RoleGateway {
 		line("  metrics        %s/metrics   (/healthz and /readyz beside it)", i.AdminURL)
 	} else {
+		line("  console        %s/console/", i.AdminURL)
 		line("  admin API      %s/api/v1   (openapi.json, /metrics and /healthz beside it)", i.AdminURL)
 	}
 	d := i.Demo

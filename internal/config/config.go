@@ -157,26 +157,6 @@ type Gateway struct {
 	RecordRefused bool `koanf:"record_refused"`
 }
 
-// Admin is the control plane's HTTP side.
-type Admin struct {
-	// Listen address of the admin API, metrics and health. Default
-	// 127.0.0.1:8081.
-	Listen string `koanf:"listen"`
-	// URL is where a gateway of another process finds the admin role; only with
-	// role gateway.
-	URL string `koanf:"url"`
-	// APIKeyLimit is how many API keys an account may have. Default 20 (KEY-4).
-	APIKeyLimit int `koanf:"api_key_limit"`
-	// ApplicationLimit per account. Default 50.
-	ApplicationLimit int `koanf:"application_limit"`
-	// AppCodeLimit per application. Default 5.
-	AppCodeLimit int `koanf:"app_code_limit"`
-	// Profile opens /debug/pprof on the admin port to whoever reaches it: what
-	// the process does and holds, credentials in memory among it. For the time
-	// of an investigation only. Default false.
-	Profile bool `koanf:"profile"`
-}
-
 // Feed is what ties gateways of other processes to the admin role.
 type Feed struct {
 	// Secret both sides share, or file:PATH. Empty turns the feed off.
@@ -271,7 +251,11 @@ func Default() Config {
 			Limits: defaultLimits(), Idempotency: defaultIdempotency(),
 			AccessLog: AccessLog{File: "off", Buffer: 8192}, Trace: Trace{Sample: .01},
 		},
-		Admin:   Admin{Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5},
+		Admin:   Admin{
+			Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5,
+			SecureCookies: "auto", SessionIdle: 2 * time.Hour, SessionMax: 24 * time.Hour, ConfirmFor: 5 * time.Minute,
+			SignInTries: 5, SignInWindow: 15 * time.Minute,
+		},
 		Quota:   Quota{Store: NewSecret(Embedded), Sync: time.Second, LeaseTTL: 30 * time.Second, Crossings: time.Second, StoreAway: "stop", StoreAwayFor: 10 * time.Minute},
 		Journal: Journal{Segment: 16 << 20, SyncInterval: 20 * time.Millisecond},
 		SQL:     SQL{Store: NewSecret(Embedded)},
@@ -350,6 +334,7 @@ func (c *Config) Validate() error {
 		{"gateway.drain_bytes", int64(c.Gateway.DrainBytes)},
 		{"gateway.max_drains", c.Gateway.MaxDrains},
 		{"admin.api_key_limit", int64(c.Admin.APIKeyLimit)},
+		{"admin.sign_in_tries", c.Admin.SignInTries},
 		{"admin.application_limit", int64(c.Admin.ApplicationLimit)},
 		{"admin.app_code_limit", int64(c.Admin.AppCodeLimit)},
 		{"quota.sync", int64(c.Quota.Sync)},

@@ -132,14 +132,16 @@ func TestSecretFromFile(t *testing.T) {
 // above it.
 func TestEveryKeyHasItsComment(t *testing.T) {
 	t.Parallel()
-	src, err := os.ReadFile("config.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(src), "\n")
-	for i, l := range lines {
-		if strings.Contains(l, "`koanf:\"") && !strings.Contains(lines[i-1], "//") && !strings.Contains(lines[i-1], "`koanf:\"") {
-			t.Errorf("line %d: %s has no comment", i+1, strings.TrimSpace(l))
+	for _, name := range []string{"config.go", "admin.go"} {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(string(src), "\n")
+		for i, l := range lines {
+			if strings.Contains(l, "`koanf:\"") && !strings.Contains(lines[i-1], "//") && !strings.Contains(lines[i-1], "`koanf:\"") {
+				t.Errorf("%s:%d: %s has no comment", name, i+1, strings.TrimSpace(l))
+			}
 		}
 	}
 }

@@ -22,6 +22,17 @@ type Demo struct {
 	LLM       LLM `json:"llm"`        // packages of calls
 	LLMTokens LLM `json:"llm_tokens"` // packages of tokens
 	API       API `json:"api"`
+
+	ConsoleURL    string `json:"console_url"`
+	OperatorLogin Login  `json:"operator_login"`
+	BuyerLogin    Login  `json:"buyer_login"`
+	SellerLogin   Login  `json:"seller_login"`
+}
+
+// Login signs somebody in to the console.
+type Login struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
 }
 
 // LLM is an LLM product of the demo.
