@@ -251,7 +251,7 @@ func Default() Config {
 			Limits: defaultLimits(), Idempotency: defaultIdempotency(),
 			AccessLog: AccessLog{File: "off", Buffer: 8192}, Trace: Trace{Sample: .01},
 		},
-		Admin:   Admin{
+		Admin: Admin{
 			Listen: "127.0.0.1:8081", APIKeyLimit: 20, ApplicationLimit: 50, AppCodeLimit: 5,
 			SecureCookies: "auto", SessionIdle: 2 * time.Hour, SessionMax: 24 * time.Hour, ConfirmFor: 5 * time.Minute,
 			SignInTries: 5, SignInWindow: 15 * time.Minute,
