@@ -87,8 +87,14 @@ type Config struct {
 	// it says no, the call is refused with ErrUnavailable instead.
 	Whole func(ctx context.Context) bool
 
-	// Now is the clock; default time.Now.
+	// Now is the wall clock; default time.Now.
 	Now func() time.Time
+
+	// Mono is the monotonic clock that leases, pauses and refusals go by: the
+	// time since some instant. It never goes back, and setting the wall clock
+	// does not move it. Default: the machine's; where Now is set and Mono is not,
+	// the time by Now, for simulations in which both are one.
+	Mono func() time.Duration
 
 	// Log takes what happens in the background; default: nothing.
 	Log *slog.Logger

@@ -86,11 +86,17 @@ func newEngine(cfg Config, store Store, recorder Recorder) *Engine {
 		settled:  map[string][]*CloseRequest{},
 	}
 	e.now = cfg.Now
-	if e.now == nil {
+	switch {
+	case cfg.Mono != nil:
+		if e.now == nil {
+			e.now = time.Now
+		}
+		e.mono = func() int64 { return int64(cfg.Mono()) + 1 }
+	case e.now == nil:
 		base := time.Now()
 		e.now = time.Now
 		e.mono = func() int64 { return int64(time.Since(base)) + 1 }
-	} else {
+	default:
 		base := e.now()
 		e.mono = func() int64 { return int64(e.now().Sub(base)) + 1 }
 	}

@@ -43,7 +43,7 @@ func (c *control) charged(ctx context.Context, subscription, unit string) (int64
 		} `json:"total"`
 	}
 	now := time.Now()
-	q := url.Values{"group_by": {"status"}, "from": {now.Add(-24 * time.Hour).Format(time.RFC3339)}, "to": {now.Add(24 * time.Hour).Format(time.RFC3339)}}
+	q := url.Values{"group_by": {"status"}, "from": {now.AddDate(-2, 0, 0).Format(time.RFC3339)}, "to": {now.AddDate(2, 0, 0).Format(time.RFC3339)}}
 	err := c.do(ctx, http.MethodGet, "/subscriptions/"+subscription+"/usage?"+q.Encode(), nil, &u)
 	return u.Total.Charged[unit] + u.Total.Overrun[unit], err
 }

@@ -9,6 +9,8 @@ var trials = []trial{
 	{name: "kill9-tail", broke: "one of two gateways, by SIGKILL while the last units of a package are sold; Redis", run: kill9Tail, heavy: true},
 	{name: "last-unit", broke: "nothing: 8 nodes and 1 000 calls at once race for a few units, bought again and again", run: lastUnit, heavy: true},
 	{name: "sigstop", broke: "a node, stopped past the end of its lease and continued", run: sigstop},
+	{name: "clock-jump", broke: "the wall clocks of two of three nodes, set forth and back by up to a year under load; Redis", run: clockJump{nodes: 3}.run},
+	{name: "clock-jump-embedded", broke: "the wall clock of a node of role all, set forth and back by up to a day under load", run: clockJump{}.run},
 	{name: "redis-restart", broke: "Redis, by SIGKILL, restarted without what it wrote last, with a package nearly used up", run: redisRestart},
 	{name: "redis-lost-purchase", broke: "Redis, by SIGKILL, restarted as it was before a package was bought", run: redisLostPurchase},
 	{name: "redis-flushall", broke: "Redis, emptied by FLUSHALL under load", run: redisFlush},

@@ -31,7 +31,8 @@ type Options struct {
 	Ready func(Info)
 	// Log is the program's log.
 	Log *slog.Logger
-	// Now is the clock; nil means time.Now.
+	// Now is the wall clock; nil means time.Now. Leases, time-outs and pauses go
+	// by the machine's monotonic clock, whatever this one says.
 	Now func() time.Time
 }
 

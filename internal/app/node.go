@@ -85,7 +85,7 @@ func (a *App) openNode(ctx context.Context, store quotaStore) (*node, error) {
 	n.record = newRecorder(n.journal, a.log)
 	n.engine, err = quota.New(quota.Config{
 		Incarnation: quota.Incarnation{Node: n.journal.Node(), Boot: n.journal.Boot()},
-		TTL:         cfg.Quota.LeaseTTL, FlushEvery: cfg.Quota.Sync, AwayFor: cfg.Quota.StoreAwayFor, Now: a.opts.Now, Log: a.log,
+		TTL:         cfg.Quota.LeaseTTL, FlushEvery: cfg.Quota.Sync, AwayFor: cfg.Quota.StoreAwayFor, Now: a.opts.Now, Mono: monotonic(), Log: a.log,
 		Whole: n.believed,
 	}, store, n.record)
 	if err != nil {

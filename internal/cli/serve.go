@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -45,6 +46,10 @@ func (s *Settings) load() (config.Config, error) {
 	return config.Load(config.Input{File: s.ConfigFile, Environ: environ(), Flags: flags})
 }
 
+// clockFileEnv names the file that moves the wall clock of a program under test
+// (the trial clock-jump of tollgate bench accuracy); see app.ShiftedClock.
+const clockFileEnv = "TOLLGATE_TEST_CLOCK_FILE"
+
 // Run serves until the context ends.
 func (c *Serve) Run(ctx context.Context, s Streams) error {
 	cfg, err := c.load()
@@ -57,9 +62,20 @@ func (c *Serve) Run(ctx context.Context, s Streams) error {
 	if c.DemoUnits < 0 {
 		return fmt.Errorf("--demo-units %d is below 0", c.DemoUnits)
 	}
+	log := logger(cfg.Log, s.Err)
+	var now func() time.Time
+	if file := os.Getenv(clockFileEnv); file != "" {
+		clock, err := app.NewShiftedClock(ctx, file)
+		if err != nil {
+			return err
+		}
+		now = clock.Now
+		log.Warn("the wall clock follows a file: this is for tests only", "file", file)
+	}
 	return app.Run(ctx, cfg, app.Options{
+		Now:  now,
 		Demo: c.Demo, DemoUnits: c.DemoUnits, DemoUpstream: c.DemoUpstream,
-		Log:   logger(cfg.Log, s.Err),
+		Log:   log,
 		Ready: func(i app.Info) { greet(s.Out, cfg, i) },
 	})
 }

@@ -136,11 +136,11 @@ func EnvName(path string) string {
 }
 
 // foreignEnv reports variables that begin like ours but are not keys: those of
-// `tollgate sign`, and the ones Kubernetes makes for a service named tollgate.
+// `tollgate sign`, the clock of tests, and the ones Kubernetes makes for a service named tollgate.
 func foreignEnv(name string) bool {
 	rest := strings.TrimPrefix(name, envPrefix)
 	switch rest {
-	case "APP_KEY", "APP_SECRET", "APP_CODE", "API_KEY", "CONFIG", "PORT":
+	case "APP_KEY", "APP_SECRET", "APP_CODE", "API_KEY", "CONFIG", "PORT", "TEST_CLOCK_FILE":
 		return true
 	}
 	return strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_")
