@@ -194,7 +194,7 @@ func (r reconciler) explainLots(ctx context.Context, out *admin.Explanation) err
 	paid := map[lotUnit]int64{}
 	counted := true
 	list := metering.ListInput{
-		From: time.UnixMilli(0), To: r.c.app.now().Add(24 * time.Hour), Limit: metering.MaxPage,
+		From: time.UnixMilli(0), To: endOfTime, Limit: metering.MaxPage,
 		Filter: metering.Filter{Subscriptions: []string{out.Subscription}, Counted: &counted},
 	}
 	for read := 0; ; read += metering.MaxPage {

@@ -65,7 +65,7 @@ func (r reconciler) compare(ctx context.Context, flush func() error, pending fun
 			return out, err
 		}
 	}
-	charged, err := chargedRows(ctx, c.usage, c.app.now())
+	charged, err := chargedRows(ctx, c.usage)
 	if err != nil {
 		return out, err
 	}
