@@ -68,6 +68,7 @@ func TestCrossings(t *testing.T) {
 			info, stop := run(t, cfg, Options{Demo: true, DemoUnits: 10})
 			d := info.Demo
 			sub := d.LLM.SubscriptionID
+			withoutAlert(t, d, sub)
 			status, text := call(t, "PUT", d.AdminURL+"/api/v1/subscriptions/"+sub+"/thresholds/call", d.BuyerToken, `{"levels":[{"kind":"percent","value":50}]}`)
 			if status != 200 {
 				t.Fatalf("%d %s", status, text)
@@ -231,6 +232,7 @@ func TestCrossingsSurviveADeathBeforeTheAck(t *testing.T) {
 				return c, n, err
 			}
 			d := a.demo
+			withoutAlert(t, d, d.LLM.SubscriptionID)
 			for range 3 {
 				if status, text := call(t, "POST", d.LLM.BaseURL+"/chat/completions", d.LLM.APIKey, hello); status != 200 {
 					t.Fatalf("%d %s", status, text)
@@ -283,4 +285,14 @@ func started(t *testing.T, cfg config.Config, opts Options) *App {
 		}
 	})
 	return a
+}
+
+// withoutAlert switches off the alert that a first purchase gets (ALERT-4), so
+// that only the levels a test sets are crossed.
+func withoutAlert(t *testing.T, d *Demo, subscription string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"spec_ids":[%q],"enabled":false,"threshold":{"kind":"percent","value":20}}`, specOf(t, d, subscription))
+	if status, text := call(t, "PUT", d.AdminURL+"/api/v1/alerts", d.BuyerToken, body); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
 }
