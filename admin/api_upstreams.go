@@ -58,6 +58,9 @@ func (n *nodeStatuses) list(now time.Time) (out []directory.NodeStatus) {
 	return out
 }
 
+// NodeStatuses returns the gateways' last reports, of those that still report.
+func (s *Server) NodeStatuses() []directory.NodeStatus { return s.statuses.list(s.now()) }
+
 // ReportUpstreams takes what a gateway knows of its upstreams.
 func (s *Server) ReportUpstreams(st directory.NodeStatus) { s.statuses.put(st, s.now()) }
 

@@ -160,11 +160,10 @@ func round3(f float64) float64 { return math.Round(f*1000) / 1000 }
 // measurement is one round of a run.
 type measurement struct {
 	sample
-	cpu      float64 // microseconds per request of the target
-	chunk    float64
-	rss      float64
-	busy     Busy
-	saturate string
+	cpu   float64 // microseconds per request of the target
+	chunk float64
+	rss   float64
+	busy  Busy
 }
 
 // merge makes a run's figures out of its rounds.

@@ -196,7 +196,7 @@ func (b *bed) portkey(ctx context.Context) ([]*target, error) {
 	}
 	script := filepath.Join(b.portkeyDir, "node_modules", "@portkey-ai", "gateway", "build", "start-server.js")
 	if _, err := os.Stat(script); err != nil {
-		return nil, fmt.Errorf("Portkey's gateway is %w: run `tollgate bench compare --install`, or npm install --prefix %s --ignore-scripts %s", errNotInstalled, b.portkeyDir, portkeyPackage)
+		return nil, fmt.Errorf("the gateway of Portkey is %w: run `tollgate bench compare --install`, or npm install --prefix %s --ignore-scripts %s", errNotInstalled, b.portkeyDir, portkeyPackage)
 	}
 	addrs, err := freeAddrs(1)
 	if err != nil {

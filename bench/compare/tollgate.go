@@ -2,7 +2,6 @@ package compare
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -229,23 +228,6 @@ func (w *world) scrapeCost(ctx context.Context) (time.Duration, error) {
 	}
 	after, err := cpuTime(w.proc.pid())
 	return (after - before) / n, err
-}
-
-// used is what the subscriptions of the demo have been charged.
-func (w *world) used(ctx context.Context) (int64, error) {
-	var sum int64
-	for _, id := range []string{w.demo.LLM.SubscriptionID, w.demo.API.SubscriptionID} {
-		text, err := fetch(ctx, "http://"+w.api+"/api/v1/subscriptions/"+id+"/quota", w.demo.OperatorToken)
-		if err != nil {
-			return 0, err
-		}
-		var q struct{ Used, Overrun int64 }
-		if err := json.Unmarshal([]byte(text), &q); err != nil {
-			return 0, err
-		}
-		sum += q.Used + q.Overrun
-	}
-	return sum, nil
 }
 
 var client = &http.Client{Timeout: 10 * time.Second}

@@ -35,6 +35,7 @@ type control struct {
 	keeper  *recovery.Keeper
 	usage   usageStore
 	figures atomic.Pointer[figures]
+	past    history       // of both stores, where the gateways are other processes
 	changed chan struct{} // something was sold: the figures are old
 
 	crossings *crossings

@@ -268,7 +268,10 @@ const reportEvery = 5 * time.Second
 // are. What is lost is told again soon, so an error is for the debug log.
 func (n *node) reportUpstreams(ctx context.Context) {
 	for ctx.Err() == nil {
-		st := directory.NodeStatus{Node: n.journal.Node(), At: n.app.now(), Upstreams: n.gateway.Upstreams()}
+		st := directory.NodeStatus{
+			Node: n.journal.Node(), At: n.app.now(), Upstreams: n.gateway.Upstreams(),
+			Unshipped: n.shipper.Stats().Waiting, StoreAway: n.engine.Stats().BreakerOpen,
+		}
 		if err := n.report(ctx, st); err != nil && ctx.Err() == nil {
 			n.app.log.Debug("the state of the upstreams was not told", "error", err)
 		}

@@ -23,28 +23,26 @@ type reconciler struct{ c *control }
 func (r reconciler) Reconcile(ctx context.Context) (out admin.Reconciliation, err error) {
 	n := r.c.app.node
 	if n == nil {
-		// The gateways are other processes: what is on its way from them is not
-		// known, so a difference need not be one.
-		return r.compare(ctx, nil, nil, false)
+		return r.settled(ctx) // the gateways are other processes
 	}
 	err = n.shipper.Between(func() error {
 		pending := func() (map[string]usage.Units, error) { return n.pending(ctx) }
 		flush := func() error { return n.engine.Flush(ctx) }
-		out, err = r.compare(ctx, flush, pending, true)
+		out, err = r.compare(ctx, flush, pending)
 		return err
 	})
 	return out, err
 }
 
-func (r reconciler) compare(ctx context.Context, flush func() error, pending func() (map[string]usage.Units, error), complete bool) (admin.Reconciliation, error) {
+func (r reconciler) compare(ctx context.Context, flush func() error, pending func() (map[string]usage.Units, error)) (admin.Reconciliation, error) {
 	c := r.c
-	out := admin.Reconciliation{AsOf: c.app.now().UTC(), Complete: complete}
+	out := admin.Reconciliation{AsOf: c.app.now().UTC(), Complete: true}
 	subs, err := c.billing.DirectorySubscriptions(ctx)
 	if err != nil {
 		return out, err
 	}
 	read := func() ([]lot.Balance, error) {
-		if flush != nil && flush() != nil {
+		if flush() != nil {
 			out.Complete = false // the quota store is away or slow
 		}
 		balances := make([]lot.Balance, len(subs))
@@ -59,11 +57,9 @@ func (r reconciler) compare(ctx context.Context, flush func() error, pending fun
 	if err != nil {
 		return out, err
 	}
-	var waiting map[string]usage.Units
-	if pending != nil {
-		if waiting, err = pending(); err != nil {
-			return out, err
-		}
+	waiting, err := pending()
+	if err != nil {
+		return out, err
 	}
 	charged, err := chargedRows(ctx, c.usage)
 	if err != nil {

@@ -41,6 +41,9 @@ func Verify(ctx context.Context, cfg config.Config, log *slog.Logger) (admin.Rec
 	// The cursors are told before the first record.
 	report, err := journal.Inspect(dir, func(journal.Record) error { return errStopped })
 	if err != nil && !errors.Is(err, errStopped) {
+		if _, token := Operator(cfg); errors.Is(err, journal.ErrNotJournal) && token != "" {
+			return verifyRunning(ctx, cfg) // the folder of an admin role alone
+		}
 		if errors.Is(err, journal.ErrNotJournal) {
 			return admin.Reconciliation{}, fmt.Errorf("%s holds no journal: name the data folder with --data", cfg.Data)
 		}
@@ -327,7 +330,7 @@ func verifyRunning(ctx context.Context, cfg config.Config) (admin.Reconciliation
 	var out admin.Reconciliation
 	base, token := Operator(cfg)
 	if token == "" {
-		return out, fmt.Errorf("a program is running on %s and there is no operator's token to ask it with: stop it, or ask %s/api/v1/reconciliation with your own", cfg.Data, base)
+		return out, fmt.Errorf("a program is running on %s and there is no operator's token to ask it with: name the data folder of the admin role, or ask %s/api/v1/reconciliation there with a token of your own", cfg.Data, base)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/v1/reconciliation", nil)
 	if err != nil {

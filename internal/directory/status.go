@@ -2,10 +2,15 @@ package directory
 
 import "time"
 
-// NodeStatus is what one gateway tells of the upstreams it uses.
+// NodeStatus is what one gateway tells of itself and of the upstreams it uses.
 type NodeStatus struct {
-	Node      string           `json:"node"`
-	At        time.Time        `json:"at"`
+	Node string    `json:"node"`
+	At   time.Time `json:"at"`
+	// Unshipped is when the oldest record was journalled that the usage store
+	// has not confirmed; zero: it has all.
+	Unshipped time.Time `json:"unshipped,omitzero"`
+	// StoreAway says that the node cannot reach the quota store.
+	StoreAway bool             `json:"store_away,omitempty"`
 	Upstreams []UpstreamStatus `json:"upstreams"`
 }
 

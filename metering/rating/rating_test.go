@@ -41,7 +41,6 @@ type fixture struct {
 	db    *sqldb.DB
 	usage *embedded.Store
 	now   time.Time
-	n     int
 }
 
 func open(t testing.TB, dir string, o sqldb.Options) *fixture {

@@ -333,7 +333,9 @@ func TestHeadersCannotBeInjected(t *testing.T) {
 	address, _ := serve(t, b, true)
 	o := letter()
 	o.Subject = "hello\r\nBcc: everybody@example.com"
-	_, err := sender(t, "smtp+plain://"+address, nil).Send(t.Context(), o)
+	if _, err := sender(t, "smtp+plain://"+address, nil).Send(t.Context(), o); err != nil {
+		t.Error(err)
+	}
 	for _, m := range b.all() {
 		if m.message.Header.Get("Bcc") != "" {
 			t.Errorf("a header slipped in: %v", m.message.Header)
@@ -342,7 +344,7 @@ func TestHeadersCannotBeInjected(t *testing.T) {
 	o = letter()
 	o.To = "a@example.com\r\nRCPT TO:<b@example.com>"
 	var refusal *notify.Refusal
-	if _, err = sender(t, "smtp+plain://"+address, nil).Send(t.Context(), o); !errors.As(err, &refusal) {
+	if _, err := sender(t, "smtp+plain://"+address, nil).Send(t.Context(), o); !errors.As(err, &refusal) {
 		t.Errorf("a broken address: %v", err)
 	}
 }

@@ -89,7 +89,7 @@ func (e *engine) run(query, format string, in session) ([]byte, uint64, error) {
 func (e *engine) query(c uintptr, query, format string) ([]byte, uint64, error) {
 	q, f := []byte(query), []byte(format)
 	if len(q) == 0 || len(f) == 0 {
-		return nil, 0, errors.New("Code: 62. DB::Exception: Empty query. (SYNTAX_ERROR)")
+		return nil, 0, errors.New("code: 62. DB::Exception: Empty query. (SYNTAX_ERROR)")
 	}
 	r := e.lib.query(c, &q[0], uintptr(len(q)), &f[0], uintptr(len(f)))
 	if r == 0 {

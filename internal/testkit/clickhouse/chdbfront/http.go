@@ -46,7 +46,7 @@ func (e *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.Get("decompress") == "1" && len(body) > 0 {
 		// The reader wraps the EOF between two frames; within one it is another.
 		if body, err = io.ReadAll(compress.NewReader(bytes.NewReader(body))); err != nil && !errors.Is(err, io.EOF) {
-			fail(w, fmt.Errorf("Code: 271. DB::Exception: %w. (CANNOT_DECOMPRESS)", err))
+			fail(w, fmt.Errorf("code: 271. DB::Exception: %w. (CANNOT_DECOMPRESS)", err))
 			return
 		}
 	}
