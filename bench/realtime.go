@@ -61,10 +61,11 @@ func (u *Upstream) realtime(ctx *fasthttp.RequestCtx, a *answer) {
 		conn.SetReadLimit(realtimeLimit)
 		go t.listen()
 		t.run()
-		// The server uses what is behind conn again once this returns: nobody
-		// may read from it any more then.
+		// The server closes conn, and uses what is behind it again, once this
+		// returns: nobody may read from it any more then. Its own Close does
+		// nothing before, so the reader is ended by its deadline.
 		close(t.over)
-		_ = conn.Close() // it may be gone
+		_ = conn.SetReadDeadline(time.Now()) // it may be gone
 		for range t.in {
 		}
 	})
